@@ -1,0 +1,106 @@
+/* The ops table: all numeric work of the engine and the quantizers, as function pointers. A backend (cpu, later cuda) fills it.
+ *
+ * The CPU backend fills every entry from cpu/ref, then overrides entries by what the processor has (avx2, avx512, avx512_bf16).
+ * backend/ops.def lists each variant once; dispatch, tests and bench include it. An op runs on the threads of ex->pool and gives
+ * the same bits for any number of threads: each output element is summed in one fixed order by one thread.
+ *
+ * Activations are float32, row-major. Shapes: T tokens, D model width, N output features, K input features, H query heads, KV key-value
+ * heads, hd head width. Pointers are 64-byte aligned at their start; row strides (ld) are in elements. "packed" layouts are private to the
+ * variant that made them, so a weight must be used with the table that packed it. Ops do not fail: sizes are checked by the engine.
+ * NaN and infinities propagate as IEEE arithmetic has it.
+ */
+#ifndef QP_BACKEND_OPS_H
+#define QP_BACKEND_OPS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/pool.h"
+
+enum qp_compute { QP_COMPUTE_F32, QP_COMPUTE_BF16 };
+
+struct qp_exec {           /* where an op runs; one per engine, not shared between concurrent callers */
+    struct qp_pool *pool;  /* NULL: in the caller */
+    void *scratch;         /* grown by qp_exec_scratch, 64-byte aligned */
+    size_t scratch_bytes;
+};
+
+struct qp_attn_shape {
+    int64_t n_heads, n_kv_heads, head_dim;
+    int64_t capacity;      /* tokens the cache holds */
+    int64_t window;        /* sliding window: a query at p sees keys in (p - window, p]; 0: all */
+    float scale;           /* 1/sqrt(hd), or the model's own */
+};
+
+struct qp_ops {
+    const char *isa;       /* best instruction set in use: "ref", "avx2", "avx512", "avx512_bf16" */
+    bool has_bf16;         /* linear_bf16 and attention_bf16 run on bf16 instructions; without, they round inputs to bf16 and compute in float32 */
+
+    /* ---- linear: y[T,N] = x[T,K] · Wᵀ (+ y when accumulate) ---- */
+    /* f32: all in float32, relative error of order K * 2^-24. bf16: W and x rounded to bf16 (nearest even), products summed in float32. */
+    size_t (*linear_f32_bytes)(int64_t N, int64_t K);
+    void (*linear_f32_pack)(struct qp_exec *ex, void *packed, const float *w, int64_t ldw, int64_t row0, int64_t rows, int64_t N, int64_t K);
+    void (*linear_f32)(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, const void *packed, int64_t T, int64_t N,
+                       int64_t K, bool accumulate);
+    size_t (*linear_bf16_bytes)(int64_t N, int64_t K);
+    void (*linear_bf16_pack)(struct qp_exec *ex, void *packed, const float *w, int64_t ldw, int64_t row0, int64_t rows, int64_t N, int64_t K);
+    void (*linear_bf16)(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, const void *packed, int64_t T, int64_t N,
+                        int64_t K, bool accumulate);
+    /* pack: rows [row0, row0+rows) of W (w points at row0's first element); row0 is a multiple of 64, rows too unless they reach N.
+     * T = 1 (decode) and small T are as much a use as T = 2048: the variant picks its kernel by T, but an output row does not depend on T
+     * (batch invariance: the same sum order for a row whatever T is). */
+
+    /* ---- normalization, activations, positions ---- */
+    /* y[t,:] = x[t,:] / sqrt(mean(x[t,:]^2) + eps) * w ; y may be x */
+    void (*rms_norm)(struct qp_exec *ex, float *y, const float *x, const float *w, int64_t T, int64_t D, float eps);
+    /* y = silu(gate) * up, over n elements; y may be gate */
+    void (*silu_mul)(struct qp_exec *ex, float *y, const float *gate, const float *up, int64_t n);
+    /* y += x over n elements; and y[t,:] += b for each of T rows */
+    void (*add)(struct qp_exec *ex, float *y, const float *x, int64_t n);
+    void (*add_bias)(struct qp_exec *ex, float *y, const float *b, int64_t T, int64_t N);
+    /* x [T, heads, hd] in place; cs [T, hd/2, 2] = (cos, sin) for each token and frequency; rotates halves (i, i + hd/2), or pairs when
+     * interleaved. ldx: elements from one token to the next. */
+    void (*rope)(struct qp_exec *ex, float *x, int64_t ldx, const float *cs, int64_t T, int64_t heads, int64_t hd, bool interleaved);
+
+    /* ---- attention with a cache; the cache's layout is the variant's own ---- */
+    size_t (*kv_f32_bytes)(const struct qp_attn_shape *s); /* of one layer, K and V together */
+    /* Stores k, v [T, KV*hd] (strides ldk, ldv) at positions pos0 .. pos0+T-1. */
+    void (*kv_f32_store)(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v,
+                         int64_t ldv, int64_t pos0, int64_t T);
+    /* out[t,h,:] = softmax(scale * q[t,h,:] · K[0..pos0+t]ᵀ) · V: causal, grouped heads (h uses KV head h / (H/KV)). One pass over the cache
+     * with a running maximum: memory linear in length. q, out [T, H*hd], strides ldq, ldo. */
+    void (*attention_f32)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const void *cache,
+                          const struct qp_attn_shape *s, int64_t pos0, int64_t T);
+    size_t (*kv_bf16_bytes)(const struct qp_attn_shape *s);
+    void (*kv_bf16_store)(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v,
+                          int64_t ldv, int64_t pos0, int64_t T);
+    void (*attention_bf16)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const void *cache,
+                           const struct qp_attn_shape *s, int64_t pos0, int64_t T);
+
+    /* ---- the output distribution ---- */
+    /* lse[t] = log(sum_j exp(x[t,j])), max subtracted, the sum in double or compensated; argmax[t] (first of equals; may be NULL). */
+    void (*log_sum_exp)(struct qp_exec *ex, double *lse, int32_t *argmax, const float *x, int64_t ldx, int64_t T, int64_t V);
+    /* kl[t] = sum_j p_j (log p_j - log q_j), p = softmax(a[t,:]), q = softmax(b[t,:]), given both rows' lse. */
+    void (*kl_div)(struct qp_exec *ex, double *kl, const float *a, int64_t lda, const double *lse_a, const float *b, int64_t ldb,
+                   const double *lse_b, int64_t T, int64_t V);
+
+    /* ---- for the quantizers ---- */
+    /* Lower triangle (and diagonal) of H[K,K] += XᵀX, x [T,K]. Sums over T in float32 blocks of at most 512 rows, added to H in float32. */
+    void (*syrk)(struct qp_exec *ex, float *h, int64_t ldh, const float *x, int64_t ldx, int64_t T, int64_t K);
+    /* C[M,N] -= A[M,K] · B[K,N] , all row-major float32: GPTQ's lazy batch update. */
+    void (*gemm_sub)(struct qp_exec *ex, float *c, int64_t ldc, const float *a, int64_t lda, const float *b, int64_t ldb, int64_t M,
+                     int64_t N, int64_t K);
+};
+
+/* want: "auto" (or NULL), "ref", or an instruction set: nothing above it is used. QP_E_USAGE for an unknown name or one that this machine lacks.
+ * Accepted names are in the message. */
+int qp_backend_cpu_init(struct qp_ops *ops, const char *want, struct qp_err *err) QP_MUST_USE;
+
+/* At least `bytes` of scratch. NULL: no memory (the caller's op may not fail, so engines reserve beforehand with qp_exec_reserve). */
+void *qp_exec_scratch(struct qp_exec *ex, size_t bytes);
+int qp_exec_reserve(struct qp_exec *ex, size_t bytes, struct qp_err *err) QP_MUST_USE;
+void qp_exec_release(struct qp_exec *ex);
+
+#endif

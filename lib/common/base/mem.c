@@ -1,0 +1,67 @@
+#include "base/mem.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+bool qp_mul(size_t a, size_t b, size_t *out)
+{
+    return !__builtin_mul_overflow(a, b, out);
+}
+
+bool qp_add(size_t a, size_t b, size_t *out)
+{
+    return !__builtin_add_overflow(a, b, out);
+}
+
+#define HUGE_PAGE ((size_t)2 << 20)
+
+void *qp_alloc(size_t n, const char *what, struct qp_err *err)
+{
+    size_t want = n ? n : 1;
+    void *p = NULL;
+    if (want <= SIZE_MAX - 64) {
+        want = (want + 63) & ~(size_t)63;
+        p = aligned_alloc(want >= 4 * HUGE_PAGE ? HUGE_PAGE : 64, want);
+    }
+    if (!p) {
+        qp_err_set(err, QP_E_RESOURCE, "no memory for %zu bytes of %s", n, what);
+        return NULL;
+    }
+    if (want >= 4 * HUGE_PAGE)
+        madvise(p, want, MADV_HUGEPAGE);
+    return p;
+}
+
+void *qp_zalloc(size_t n, const char *what, struct qp_err *err)
+{
+    void *p = qp_alloc(n, what, err);
+    if (p)
+        memset(p, 0, n);
+    return p;
+}
+
+void *qp_alloc_n(size_t count, size_t size, const char *what, struct qp_err *err)
+{
+    size_t n;
+    if (!qp_mul(count, size, &n)) {
+        qp_err_set(err, QP_E_RESOURCE, "no memory for %zu x %zu bytes of %s", count, size, what);
+        return NULL;
+    }
+    return qp_alloc(n, what, err);
+}
+
+void qp_free(void *p)
+{
+    free(p);
+}
+
+char *qp_strdup(const char *s, struct qp_err *err)
+{
+    size_t n = strlen(s) + 1;
+    char *p = qp_alloc(n, "text", err);
+    if (p)
+        memcpy(p, s, n);
+    return p;
+}

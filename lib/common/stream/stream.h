@@ -29,11 +29,13 @@
 /* ---- reading ---- */
 
 struct qp_reader;
+
 struct qp_record {
     const char *type;    /* value of `t`, zero-terminated */
     const uint8_t *raw;  /* the record's bytes; valid until the next qp_reader_next */
     size_t raw_bytes;
     const void *map;     /* decoded form, for the getters below */
+    void *zone;          /* where getters keep zero-terminated copies */
 };
 
 /* fd stays the caller's. name is used in messages ("standard input", a path). */
@@ -54,6 +56,8 @@ int qp_record_bin(const struct qp_record *rec, const char *field, const uint8_t 
 int qp_record_i64s(const struct qp_record *rec, const char *field, int64_t *out, size_t max, size_t *n, struct qp_err *err) QP_MUST_USE;
 /* A field that is a map, as a record of its own (type ""), for nested getters (detail, config). */
 int qp_record_map(const struct qp_record *rec, const char *field, struct qp_record *out, struct qp_err *err) QP_MUST_USE;
+/* Element i of a field that is an array of maps (checks); 0 past its end. */
+int qp_record_at(const struct qp_record *rec, const char *field, size_t i, struct qp_record *out, struct qp_err *err) QP_MUST_USE;
 /* As above, but absent is QP_E_INPUT too ("model record: field 'id' is missing"). 0 on success. */
 int qp_record_need_str(const struct qp_record *rec, const char *field, const char **out, struct qp_err *err) QP_MUST_USE;
 int qp_record_need_i64(const struct qp_record *rec, const char *field, int64_t *out, struct qp_err *err) QP_MUST_USE;

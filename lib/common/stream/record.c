@@ -1,0 +1,295 @@
+/* Getters over a decoded record, and its form as JSON. */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include <msgpack.h>
+
+#include "stream/stream.h"
+
+bool qp_record_is(const struct qp_record *rec, const char *type)
+{
+    return !strcmp(rec->type, type);
+}
+
+static const msgpack_object *find(const struct qp_record *rec, const char *field)
+{
+    const msgpack_object *o = rec->map;
+    size_t n = strlen(field);
+    for (uint32_t i = 0; i < o->via.map.size; i++) {
+        const msgpack_object *k = &o->via.map.ptr[i].key;
+        if (k->type == MSGPACK_OBJECT_STR && k->via.str.size == n && !memcmp(k->via.str.ptr, field, n))
+            return o->via.map.ptr[i].val.type == MSGPACK_OBJECT_NIL ? NULL : &o->via.map.ptr[i].val;
+    }
+    return NULL;
+}
+
+static int wrong(const struct qp_record *rec, const char *field, const char *expected, struct qp_err *err)
+{
+    return qp_err_set(err, QP_E_INPUT, "%s record: field '%s' is not %s", rec->type[0] ? rec->type : "a", field, expected);
+}
+
+static int as_i64(const msgpack_object *o, int64_t *out)
+{
+    if (o->type == MSGPACK_OBJECT_POSITIVE_INTEGER && o->via.u64 <= INT64_MAX)
+        *out = (int64_t)o->via.u64;
+    else if (o->type == MSGPACK_OBJECT_NEGATIVE_INTEGER)
+        *out = o->via.i64;
+    else
+        return 0;
+    return 1;
+}
+
+int qp_record_str(const struct qp_record *rec, const char *field, const char **out, struct qp_err *err)
+{
+    const msgpack_object *o = find(rec, field);
+    if (!o)
+        return 0;
+    if (o->type != MSGPACK_OBJECT_STR || memchr(o->via.str.ptr, 0, o->via.str.size))
+        return wrong(rec, field, "a string without zero bytes", err);
+    char *copy = msgpack_zone_malloc(rec->zone, (size_t)o->via.str.size + 1);
+    if (!copy)
+        return qp_err_set(err, QP_E_RESOURCE, "no memory for field '%s'", field);
+    memcpy(copy, o->via.str.ptr, o->via.str.size);
+    copy[o->via.str.size] = 0;
+    *out = copy;
+    return 1;
+}
+
+int qp_record_i64(const struct qp_record *rec, const char *field, int64_t *out, struct qp_err *err)
+{
+    const msgpack_object *o = find(rec, field);
+    if (!o)
+        return 0;
+    return as_i64(o, out) ? 1 : wrong(rec, field, "a whole number below 2^63", err);
+}
+
+int qp_record_f64(const struct qp_record *rec, const char *field, double *out, struct qp_err *err)
+{
+    const msgpack_object *o = find(rec, field);
+    int64_t i;
+    if (!o)
+        return 0;
+    if (o->type == MSGPACK_OBJECT_FLOAT64 || o->type == MSGPACK_OBJECT_FLOAT32)
+        *out = o->via.f64;
+    else if (as_i64(o, &i))
+        *out = (double)i;
+    else
+        return wrong(rec, field, "a number", err);
+    return 1;
+}
+
+int qp_record_bool(const struct qp_record *rec, const char *field, bool *out, struct qp_err *err)
+{
+    const msgpack_object *o = find(rec, field);
+    if (!o)
+        return 0;
+    if (o->type != MSGPACK_OBJECT_BOOLEAN)
+        return wrong(rec, field, "a boolean", err);
+    *out = o->via.boolean;
+    return 1;
+}
+
+int qp_record_bin(const struct qp_record *rec, const char *field, const uint8_t **out, size_t *n, struct qp_err *err)
+{
+    const msgpack_object *o = find(rec, field);
+    if (!o)
+        return 0;
+    if (o->type != MSGPACK_OBJECT_BIN)
+        return wrong(rec, field, "binary", err);
+    *out = (const uint8_t *)o->via.bin.ptr;
+    *n = o->via.bin.size;
+    return 1;
+}
+
+int qp_record_i64s(const struct qp_record *rec, const char *field, int64_t *out, size_t max, size_t *n, struct qp_err *err)
+{
+    const msgpack_object *o = find(rec, field);
+    if (!o)
+        return 0;
+    if (o->type != MSGPACK_OBJECT_ARRAY || o->via.array.size > max)
+        return wrong(rec, field, "a short array of whole numbers", err);
+    for (uint32_t i = 0; i < o->via.array.size; i++)
+        if (!as_i64(&o->via.array.ptr[i], &out[i]))
+            return wrong(rec, field, "an array of whole numbers", err);
+    *n = o->via.array.size;
+    return 1;
+}
+
+int qp_record_map(const struct qp_record *rec, const char *field, struct qp_record *out, struct qp_err *err)
+{
+    const msgpack_object *o = find(rec, field);
+    if (!o)
+        return 0;
+    if (o->type != MSGPACK_OBJECT_MAP)
+        return wrong(rec, field, "a map", err);
+    *out = (struct qp_record){.type = "", .map = o, .zone = rec->zone};
+    return 1;
+}
+
+int qp_record_at(const struct qp_record *rec, const char *field, size_t i, struct qp_record *out, struct qp_err *err)
+{
+    const msgpack_object *o = find(rec, field);
+    if (!o)
+        return 0;
+    if (o->type != MSGPACK_OBJECT_ARRAY)
+        return wrong(rec, field, "an array", err);
+    if (i >= o->via.array.size)
+        return 0;
+    if (o->via.array.ptr[i].type != MSGPACK_OBJECT_MAP)
+        return wrong(rec, field, "an array of maps", err);
+    *out = (struct qp_record){.type = "", .map = &o->via.array.ptr[i], .zone = rec->zone};
+    return 1;
+}
+
+static int need(int r, const struct qp_record *rec, const char *field, struct qp_err *err)
+{
+    if (r == 0)
+        return qp_err_set(err, QP_E_INPUT, "%s record: field '%s' is missing", rec->type[0] ? rec->type : "a", field);
+    return r < 0 ? r : 0;
+}
+
+int qp_record_need_str(const struct qp_record *rec, const char *field, const char **out, struct qp_err *err)
+{
+    return need(qp_record_str(rec, field, out, err), rec, field, err);
+}
+
+int qp_record_need_i64(const struct qp_record *rec, const char *field, int64_t *out, struct qp_err *err)
+{
+    return need(qp_record_i64(rec, field, out, err), rec, field, err);
+}
+
+int qp_record_need_f64(const struct qp_record *rec, const char *field, double *out, struct qp_err *err)
+{
+    return need(qp_record_f64(rec, field, out, err), rec, field, err);
+}
+
+/* ---- JSON ---- */
+
+static void json_string(struct qp_buf *out, const char *s, size_t n)
+{
+    qp_buf_adds(out, "\"");
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        if (c == '"' || c == '\\')
+            qp_buf_addf(out, "\\%c", c);
+        else if (c < 0x20 || c == 0x7f)
+            qp_buf_addf(out, "\\u%04x", c);
+        else
+            qp_buf_add(out, &s[i], 1);
+    }
+    qp_buf_adds(out, "\"");
+}
+
+static void json_bin(struct qp_buf *out, const uint8_t *p, size_t n, size_t max)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    size_t shown = n < max ? n : max;
+    qp_buf_adds(out, "{\"bin\":\"");
+    for (size_t i = 0; i < shown; i += 3) {
+        uint32_t v = (uint32_t)p[i] << 16 | (i + 1 < shown ? (uint32_t)p[i + 1] << 8 : 0) | (i + 2 < shown ? p[i + 2] : 0);
+        char quad[4] = {digits[v >> 18], digits[v >> 12 & 63], i + 1 < shown ? digits[v >> 6 & 63] : '=', i + 2 < shown ? digits[v & 63] : '='};
+        qp_buf_add(out, quad, 4);
+    }
+    qp_buf_addf(out, "\",\"bytes\":%zu}", n);
+}
+
+static void json_f64(struct qp_buf *out, double v)
+{
+    char text[40];
+    if (!isfinite(v)) {
+        qp_buf_adds(out, "null");
+        return;
+    }
+    for (int digits = 15; digits <= 17; digits++) { /* the shortest that reads back the same */
+        snprintf(text, sizeof text, "%.*g", digits, v);
+        if (strtod(text, NULL) == v)
+            break;
+    }
+    qp_buf_adds(out, text);
+}
+
+static void json(struct qp_buf *out, const msgpack_object *o, size_t max_bin)
+{
+    switch (o->type) {
+    case MSGPACK_OBJECT_BOOLEAN:
+        qp_buf_adds(out, o->via.boolean ? "true" : "false");
+        break;
+    case MSGPACK_OBJECT_POSITIVE_INTEGER:
+        qp_buf_addf(out, "%" PRIu64, o->via.u64);
+        break;
+    case MSGPACK_OBJECT_NEGATIVE_INTEGER:
+        qp_buf_addf(out, "%" PRId64, o->via.i64);
+        break;
+    case MSGPACK_OBJECT_FLOAT32:
+    case MSGPACK_OBJECT_FLOAT64:
+        json_f64(out, o->via.f64);
+        break;
+    case MSGPACK_OBJECT_STR:
+        json_string(out, o->via.str.ptr, o->via.str.size);
+        break;
+    case MSGPACK_OBJECT_BIN:
+        json_bin(out, (const uint8_t *)o->via.bin.ptr, o->via.bin.size, max_bin);
+        break;
+    case MSGPACK_OBJECT_EXT:
+        json_bin(out, (const uint8_t *)o->via.ext.ptr, o->via.ext.size, max_bin);
+        break;
+    case MSGPACK_OBJECT_ARRAY:
+        qp_buf_adds(out, "[");
+        for (uint32_t i = 0; i < o->via.array.size; i++) {
+            qp_buf_adds(out, i ? "," : "");
+            json(out, &o->via.array.ptr[i], max_bin);
+        }
+        qp_buf_adds(out, "]");
+        break;
+    case MSGPACK_OBJECT_MAP:
+        qp_buf_adds(out, "{");
+        for (uint32_t i = 0; i < o->via.map.size; i++) {
+            const msgpack_object *k = &o->via.map.ptr[i].key;
+            qp_buf_adds(out, i ? "," : "");
+            if (k->type == MSGPACK_OBJECT_STR)
+                json_string(out, k->via.str.ptr, k->via.str.size);
+            else { /* JSON's keys are strings */
+                struct qp_buf key = QP_BUF_INIT;
+                json(&key, k, max_bin);
+                json_string(out, key.data ? key.data : "", key.len);
+                qp_buf_release(&key);
+            }
+            qp_buf_adds(out, ":");
+            json(out, &o->via.map.ptr[i].val, max_bin);
+        }
+        qp_buf_adds(out, "}");
+        break;
+    default:
+        qp_buf_adds(out, "null");
+    }
+}
+
+void qp_record_json(const struct qp_record *rec, size_t max_bin, struct qp_buf *out)
+{
+    json(out, rec->map, max_bin);
+}
+
+int qp_record_field(const struct qp_record *rec, size_t *pos, const char **name, struct qp_buf *value)
+{
+    const msgpack_object *o = rec->map;
+    for (; *pos < o->via.map.size; ++*pos) {
+        const msgpack_object_kv *kv = &o->via.map.ptr[*pos];
+        if (kv->key.type != MSGPACK_OBJECT_STR)
+            continue;
+        char *copy = msgpack_zone_malloc(rec->zone, (size_t)kv->key.via.str.size + 1);
+        if (!copy)
+            return 0;
+        memcpy(copy, kv->key.via.str.ptr, kv->key.via.str.size);
+        copy[kv->key.via.str.size] = 0;
+        *name = copy;
+        qp_buf_clear(value);
+        if (kv->val.type == MSGPACK_OBJECT_STR)
+            qp_buf_add(value, kv->val.via.str.ptr, kv->val.via.str.size);
+        else
+            json(value, &kv->val, 32);
+        ++*pos;
+        return 1;
+    }
+    return 0;
+}

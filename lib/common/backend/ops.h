@@ -25,6 +25,7 @@ struct qp_exec {           /* where an op runs; one per engine, not shared betwe
     struct qp_pool *pool;  /* NULL: in the caller */
     void *scratch;         /* grown by qp_exec_scratch, 64-byte aligned */
     size_t scratch_bytes;
+    bool failed;           /* an op found no scratch memory and left its output undone: callers check after a pass */
 };
 
 struct qp_attn_shape {
@@ -48,18 +49,19 @@ struct qp_ops {
     void (*linear_bf16_pack)(struct qp_exec *ex, void *packed, const float *w, int64_t ldw, int64_t row0, int64_t rows, int64_t N, int64_t K);
     void (*linear_bf16)(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, const void *packed, int64_t T, int64_t N,
                         int64_t K, bool accumulate);
-    /* pack: rows [row0, row0+rows) of W (w points at row0's first element); row0 is a multiple of 64, rows too unless they reach N.
+    /* pack: rows [row0, row0+rows) of W (w points at row0's first element) into a zeroed buffer; several matrices may be packed one after the
+     * other into the same buffer (q, k, v), so that one product serves them all.
      * T = 1 (decode) and small T are as much a use as T = 2048: the variant picks its kernel by T, but an output row does not depend on T
      * (batch invariance: the same sum order for a row whatever T is). */
 
     /* ---- normalization, activations, positions ---- */
     /* y[t,:] = x[t,:] / sqrt(mean(x[t,:]^2) + eps) * w ; y may be x */
     void (*rms_norm)(struct qp_exec *ex, float *y, const float *x, const float *w, int64_t T, int64_t D, float eps);
-    /* y = silu(gate) * up, over n elements; y may be gate */
-    void (*silu_mul)(struct qp_exec *ex, float *y, const float *gate, const float *up, int64_t n);
+    /* y[t,:] = silu(gate[t,:]) * up[t,:], F wide; gate and up share the stride ldx (two halves of one product); y may be gate */
+    void (*silu_mul)(struct qp_exec *ex, float *y, int64_t ldy, const float *gate, const float *up, int64_t ldx, int64_t T, int64_t F);
     /* y += x over n elements; and y[t,:] += b for each of T rows */
     void (*add)(struct qp_exec *ex, float *y, const float *x, int64_t n);
-    void (*add_bias)(struct qp_exec *ex, float *y, const float *b, int64_t T, int64_t N);
+    void (*add_bias)(struct qp_exec *ex, float *y, int64_t ldy, const float *b, int64_t T, int64_t N);
     /* x [T, heads, hd] in place; cs [T, hd/2, 2] = (cos, sin) for each token and frequency; rotates halves (i, i + hd/2), or pairs when
      * interleaved. ldx: elements from one token to the next. */
     void (*rope)(struct qp_exec *ex, float *x, int64_t ldx, const float *cs, int64_t T, int64_t heads, int64_t hd, bool interleaved);
@@ -98,9 +100,10 @@ struct qp_ops {
  * Accepted names are in the message. */
 int qp_backend_cpu_init(struct qp_ops *ops, const char *want, struct qp_err *err) QP_MUST_USE;
 
-/* At least `bytes` of scratch. NULL: no memory (the caller's op may not fail, so engines reserve beforehand with qp_exec_reserve). */
+/* At least `bytes` of scratch, contents undefined; NULL and ex->failed set when there is no memory. */
 void *qp_exec_scratch(struct qp_exec *ex, size_t bytes);
-int qp_exec_reserve(struct qp_exec *ex, size_t bytes, struct qp_err *err) QP_MUST_USE;
 void qp_exec_release(struct qp_exec *ex);
+
+#define QP_MAX_HEAD_DIM 256 /* attention keeps a tile of outputs on the stack */
 
 #endif

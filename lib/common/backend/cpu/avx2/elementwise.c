@@ -1,0 +1,1 @@
+#include "backend/cpu/simd/elementwise.inc.h"

@@ -1,0 +1,1 @@
+#include "backend/cpu/simd/distribution.inc.h"

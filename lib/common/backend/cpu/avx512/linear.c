@@ -1,0 +1,1 @@
+#include "backend/cpu/simd/linear.inc.h"

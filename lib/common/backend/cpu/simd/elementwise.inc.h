@@ -1,0 +1,143 @@
+/* Norms, activations, rotation. */
+#include <math.h>
+
+#include "backend/cpu/simd/vec.h"
+#include "backend/cpu/variants.h"
+
+#define ELEMENTS 16384 /* elements a chunk: some microseconds of work */
+
+struct rows_job {
+    float *y;
+    const float *x, *w, *u;
+    int64_t ldy, ldx, D, heads;
+    float eps;
+    bool interleaved;
+};
+
+static int64_t rows_a_chunk(int64_t D)
+{
+    return D >= ELEMENTS ? 1 : (ELEMENTS + D - 1) / (D > 0 ? D : 1);
+}
+
+static void norm_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct rows_job *j = arg;
+    (void)thread;
+    for (int64_t t = begin; t < end; t++) {
+        const float *x = j->x + t * j->D;
+        float *y = j->y + t * j->D;
+        vf a = v_set1(0), b = v_set1(0);
+        int64_t d = 0;
+        for (; d + 2 * VL <= j->D; d += 2 * VL) {
+            vf u = v_load(x + d), v = v_load(x + d + VL);
+            a = v_fma(u, u, a);
+            b = v_fma(v, v, b);
+        }
+        for (; d < j->D; d += VL) {
+            vf u = v_load_n(x + d, j->D - d < VL ? j->D - d : VL);
+            a = v_fma(u, u, a);
+        }
+        double mean = v_hsum_f64(v_add(a, b)) / (double)j->D;
+        vf s = v_set1((float)(1.0 / sqrt(mean + (double)j->eps)));
+        for (d = 0; d + VL <= j->D; d += VL)
+            v_store(y + d, v_mul(v_mul(v_load(x + d), s), v_load(j->w + d)));
+        if (d < j->D)
+            v_store_n(y + d, v_mul(v_mul(v_load_n(x + d, j->D - d), s), v_load_n(j->w + d, j->D - d)), j->D - d);
+    }
+}
+
+void QP_V(rms_norm)(struct qp_exec *ex, float *y, const float *x, const float *w, int64_t T, int64_t D, float eps)
+{
+    struct rows_job j = {.y = y, .x = x, .w = w, .D = D, .eps = eps};
+    qp_pool_for(ex->pool, T, rows_a_chunk(D), norm_rows, &j);
+}
+
+INLINE vf silu(vf g, vf u)
+{
+    vf e = v_exp(v_sub(v_set1(0), g));
+    return v_mul(v_div(g, v_add(v_set1(1), e)), u);
+}
+
+static void silu_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct rows_job *j = arg;
+    (void)thread;
+    for (int64_t t = begin; t < end; t++) {
+        const float *g = j->x + t * j->ldx, *u = j->u + t * j->ldx;
+        float *y = j->y + t * j->ldy;
+        int64_t f = 0;
+        for (; f + VL <= j->D; f += VL)
+            v_store(y + f, silu(v_load(g + f), v_load(u + f)));
+        if (f < j->D)
+            v_store_n(y + f, silu(v_load_n(g + f, j->D - f), v_load_n(u + f, j->D - f)), j->D - f);
+    }
+}
+
+void QP_V(silu_mul)(struct qp_exec *ex, float *y, int64_t ldy, const float *gate, const float *up, int64_t ldx, int64_t T, int64_t F)
+{
+    struct rows_job j = {.y = y, .ldy = ldy, .x = gate, .u = up, .ldx = ldx, .D = F};
+    qp_pool_for(ex->pool, T, rows_a_chunk(2 * F), silu_rows, &j);
+}
+
+static void add_span(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct rows_job *j = arg;
+    (void)thread;
+    int64_t i = begin;
+    for (; i + VL <= end; i += VL)
+        v_store(j->y + i, v_add(v_load(j->y + i), v_load(j->x + i)));
+    for (; i < end; i++)
+        j->y[i] += j->x[i];
+}
+
+void QP_V(add)(struct qp_exec *ex, float *y, const float *x, int64_t n)
+{
+    struct rows_job j = {.y = y, .x = x};
+    qp_pool_for(ex->pool, n, 2 * ELEMENTS, add_span, &j);
+}
+
+static void bias_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct rows_job *j = arg;
+    (void)thread;
+    for (int64_t t = begin; t < end; t++)
+        for (int64_t n = 0; n < j->D; n++)
+            j->y[t * j->ldy + n] += j->x[n];
+}
+
+void QP_V(add_bias)(struct qp_exec *ex, float *y, int64_t ldy, const float *b, int64_t T, int64_t N)
+{
+    struct rows_job j = {.y = y, .ldy = ldy, .x = b, .D = N};
+    qp_pool_for(ex->pool, T, rows_a_chunk(N), bias_rows, &j);
+}
+
+static void rope_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct rows_job *j = arg;
+    int64_t half = j->D / 2;
+    (void)thread;
+    for (int64_t t = begin; t < end; t++)
+        for (int64_t h = 0; h < j->heads; h++) {
+            float *p = j->y + t * j->ldx + h * j->D;
+            const float *cs = j->x + t * half * 2;
+            if (j->interleaved) {
+                for (int64_t i = 0; i < half; i++) {
+                    float u = p[2 * i], v = p[2 * i + 1];
+                    p[2 * i] = u * cs[2 * i] - v * cs[2 * i + 1];
+                    p[2 * i + 1] = v * cs[2 * i] + u * cs[2 * i + 1];
+                }
+                continue;
+            }
+            for (int64_t i = 0; i < half; i++) {
+                float u = p[i], v = p[i + half];
+                p[i] = u * cs[2 * i] - v * cs[2 * i + 1];
+                p[i + half] = v * cs[2 * i] + u * cs[2 * i + 1];
+            }
+        }
+}
+
+void QP_V(rope)(struct qp_exec *ex, float *x, int64_t ldx, const float *cs, int64_t T, int64_t heads, int64_t hd, bool interleaved)
+{
+    struct rows_job j = {.y = x, .ldx = ldx, .x = cs, .D = hd, .heads = heads, .interleaved = interleaved};
+    qp_pool_for(ex->pool, T, rows_a_chunk(heads * hd), rope_rows, &j);
+}

@@ -1,0 +1,124 @@
+/* Linear layers on vectors of floats: weights in panels [N/NR][K][NR]; bf16 weights are widened as they are read. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cpu/simd/vec.h"
+#include "backend/cpu/variants.h"
+#include "base/half.h"
+
+#define ROW_BLOCK 96 /* rows that share a panel while it is in the second-level cache */
+
+struct linear_job {
+    float *y;
+    const float *x, *w;
+    const uint16_t *wb;
+    int64_t ldy, ldx, T, N, K, panels;
+    bool accumulate;
+};
+
+static int64_t panels_of(int64_t N)
+{
+    return (N + NR - 1) / NR;
+}
+
+size_t QP_V(linear_f32_bytes)(int64_t N, int64_t K)
+{
+    return (size_t)(panels_of(N) * NR) * (size_t)K * sizeof(float);
+}
+
+size_t QP_V(linear_bf16_bytes)(int64_t N, int64_t K)
+{
+    return (size_t)(panels_of(N) * NR) * (size_t)K * sizeof(uint16_t);
+}
+
+struct pack_job {
+    float *f32;
+    uint16_t *bf16;
+    const float *w;
+    int64_t ldw, row0, rows, K;
+};
+
+static void pack_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct pack_job *j = arg;
+    (void)thread;
+    for (int64_t r = begin; r < end; r++) {
+        int64_t n = j->row0 + r, base = n / NR * j->K * NR + n % NR;
+        const float *src = j->w + r * j->ldw;
+        if (j->f32)
+            for (int64_t k = 0; k < j->K; k++)
+                j->f32[base + k * NR] = src[k];
+        else
+            for (int64_t k = 0; k < j->K; k++)
+                j->bf16[base + k * NR] = qp_f32_to_bf16(src[k]);
+    }
+}
+
+void QP_V(linear_f32_pack)(struct qp_exec *ex, void *packed, const float *w, int64_t ldw, int64_t row0, int64_t rows, int64_t N, int64_t K)
+{
+    (void)N;
+    struct pack_job j = {.f32 = packed, .w = w, .ldw = ldw, .row0 = row0, .rows = rows, .K = K};
+    qp_pool_for(ex->pool, rows, NR, pack_rows, &j);
+}
+
+void QP_V(linear_bf16_pack)(struct qp_exec *ex, void *packed, const float *w, int64_t ldw, int64_t row0, int64_t rows, int64_t N, int64_t K)
+{
+    (void)N;
+    struct pack_job j = {.bf16 = packed, .w = w, .ldw = ldw, .row0 = row0, .rows = rows, .K = K};
+    qp_pool_for(ex->pool, rows, NR, pack_rows, &j);
+}
+
+static void linear_tasks(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct linear_job *j = arg;
+    (void)thread;
+    for (int64_t task = begin; task < end; task++) {
+        int64_t p = task % j->panels, t0 = task / j->panels * ROW_BLOCK, t1 = t0 + ROW_BLOCK < j->T ? t0 + ROW_BLOCK : j->T;
+        int64_t n = j->N - p * NR < NR ? j->N - p * NR : NR;
+        for (int64_t t = t0; t < t1; t += MR) {
+            int mr = t1 - t < MR ? (int)(t1 - t) : MR;
+            float *y = j->y + t * j->ldy + p * NR;
+            const float *x = j->x + t * j->ldx;
+            if (j->w)
+                BY_ROWS(mr, tile_f32, y, j->ldy, n, j->accumulate, x, j->ldx, j->w + p * j->K * NR, j->K)
+            else
+                BY_ROWS(mr, tile_bf16, y, j->ldy, n, j->accumulate, x, j->ldx, j->wb + p * j->K * NR, j->K)
+        }
+    }
+}
+
+void QP_V(linear_f32)(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, const void *packed, int64_t T, int64_t N,
+                      int64_t K, bool accumulate)
+{
+    struct linear_job j = {.y = y, .x = x, .w = packed, .ldy = ldy, .ldx = ldx, .T = T, .N = N, .K = K, .panels = panels_of(N), .accumulate = accumulate};
+    qp_pool_for(ex->pool, j.panels * ((T + ROW_BLOCK - 1) / ROW_BLOCK), 1, linear_tasks, &j);
+}
+
+struct round_job {
+    float *dst;
+    const float *x;
+    int64_t ldx, K;
+};
+
+static void round_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct round_job *j = arg;
+    (void)thread;
+    for (int64_t t = begin; t < end; t++)
+        for (int64_t k = 0; k < j->K; k++)
+            j->dst[t * j->K + k] = qp_bf16_to_f32(qp_f32_to_bf16(j->x[t * j->ldx + k]));
+}
+
+void QP_V(linear_bf16)(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, const void *packed, int64_t T, int64_t N,
+                       int64_t K, bool accumulate)
+{
+    const int64_t block = 1024;
+    float *rounded = qp_exec_scratch(ex, (size_t)(T < block ? T : block) * (size_t)K * sizeof(float));
+    for (int64_t t = 0; rounded && t < T; t += block) {
+        int64_t n = T - t < block ? T - t : block;
+        struct round_job r = {rounded, x + t * ldx, ldx, K};
+        qp_pool_for(ex->pool, n, 16, round_rows, &r);
+        struct linear_job j = {.y = y + t * ldy, .x = rounded, .wb = packed, .ldy = ldy, .ldx = K, .T = n, .N = N, .K = K, .panels = panels_of(N), .accumulate = accumulate};
+        qp_pool_for(ex->pool, j.panels * ((n + ROW_BLOCK - 1) / ROW_BLOCK), 1, linear_tasks, &j);
+    }
+}

@@ -1,0 +1,187 @@
+/* One vector of floats, for kernels that are written once and compiled for each instruction set (cpu/avx2, cpu/avx512).
+ * QP_V(name) gives a function its variant's name; NV x VL columns are a panel, MR rows a register tile. */
+#ifndef QP_BACKEND_CPU_SIMD_VEC_H
+#define QP_BACKEND_CPU_SIMD_VEC_H
+
+#include <immintrin.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define MR 6
+
+#if defined(__AVX512F__)
+
+#define QP_V(name) qp_avx512_##name
+#define VL 16
+#define NV 4
+typedef __m512 vf;
+INLINE vf v_load(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void v_store(float *p, vf v) { _mm512_storeu_ps(p, v); }
+INLINE vf v_set1(float f) { return _mm512_set1_ps(f); }
+INLINE vf v_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+INLINE vf v_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+INLINE vf v_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+INLINE vf v_div(vf a, vf b) { return _mm512_div_ps(a, b); }
+INLINE vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE vf v_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
+INLINE vf v_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+INLINE vf v_load_n(const float *p, int64_t n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+INLINE void v_store_n(float *p, vf v, int64_t n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v); }
+INLINE float v_hsum(vf a) { return _mm512_reduce_add_ps(a); }
+INLINE float v_hmax(vf a) { return _mm512_reduce_max_ps(a); }
+/* a < b ? x : y; false for NaN */
+INLINE vf v_select_lt(vf a, vf b, vf x, vf y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x); }
+/* p * 2^n for whole n within the exponent's range */
+INLINE vf v_scale2(vf p, vf n) { return _mm512_scalef_ps(p, n); }
+INLINE vf v_load_bf16(const uint16_t *p)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}
+INLINE double v_hsum_f64(vf a)
+{
+    __m512d lo = _mm512_cvtps_pd(_mm512_castps512_ps256(a)), hi = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+    return _mm512_reduce_add_pd(_mm512_add_pd(lo, hi));
+}
+
+#else
+
+#define QP_V(name) qp_avx2_##name
+#define VL 8
+#define NV 2
+typedef __m256 vf;
+INLINE vf v_load(const float *p) { return _mm256_loadu_ps(p); }
+INLINE void v_store(float *p, vf v) { _mm256_storeu_ps(p, v); }
+INLINE vf v_set1(float f) { return _mm256_set1_ps(f); }
+INLINE vf v_add(vf a, vf b) { return _mm256_add_ps(a, b); }
+INLINE vf v_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
+INLINE vf v_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+INLINE vf v_div(vf a, vf b) { return _mm256_div_ps(a, b); }
+INLINE vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE vf v_fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
+INLINE vf v_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+INLINE __m256i v_mask_n(int64_t n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+INLINE vf v_load_n(const float *p, int64_t n) { return _mm256_maskload_ps(p, v_mask_n(n)); }
+INLINE void v_store_n(float *p, vf v, int64_t n) { _mm256_maskstore_ps(p, v_mask_n(n), v); }
+INLINE float v_hsum(vf a)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+INLINE float v_hmax(vf a)
+{
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+INLINE vf v_select_lt(vf a, vf b, vf x, vf y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
+INLINE vf v_scale2(vf p, vf n)
+{
+    __m256i e = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    return _mm256_mul_ps(p, _mm256_castsi256_ps(e));
+}
+INLINE vf v_load_bf16(const uint16_t *p)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
+}
+INLINE double v_hsum_f64(vf a)
+{
+    __m256d s = _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(a)), _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1)));
+    __m128d t = _mm_add_pd(_mm256_castpd256_pd128(s), _mm256_extractf128_pd(s, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(t, _mm_unpackhi_pd(t, t)));
+}
+
+#endif
+
+#define NR (NV * VL)
+
+/* e^x, relative error below 2e-7; 0 below -87.3; NaN stays. Cody-Waite reduction, then the Taylor series to the 7th power on |r| <= ln2/2. */
+INLINE vf v_exp(vf x)
+{
+    const vf low = v_set1(-87.3f), high = v_set1(88.3f), magic = v_set1(12582912.f);
+    vf c = v_select_lt(x, low, low, v_select_lt(high, x, high, x));
+    vf n = v_sub(v_fma(c, v_set1(1.44269504f), magic), magic);
+    vf r = v_fnma(n, v_set1(-2.12194440e-4f), v_fnma(n, v_set1(0.693359375f), c));
+    vf p = v_set1(1.f / 5040);
+    p = v_fma(p, r, v_set1(1.f / 720));
+    p = v_fma(p, r, v_set1(1.f / 120));
+    p = v_fma(p, r, v_set1(1.f / 24));
+    p = v_fma(p, r, v_set1(1.f / 6));
+    p = v_fma(p, r, v_set1(0.5f));
+    p = v_fma(p, r, v_set1(1.f));
+    p = v_fma(p, r, v_set1(1.f));
+    return v_select_lt(x, low, v_set1(0.f), v_scale2(p, n));
+}
+
+/* The register tile: y[mr, NV*VL] (+)= x[mr, K] * panel [K, NR]. Sums run over k in order, so a row does not depend on mr. */
+#define TILE_BODY(mr, K, BROADCAST, LOAD)                                                                                   \
+    for (int64_t k = 0; k < (K); k++) {                                                                                     \
+        vf b[NV];                                                                                                           \
+        for (int j = 0; j < NV; j++)                                                                                        \
+            b[j] = LOAD(k, j);                                                                                              \
+        for (int i = 0; i < (mr); i++) {                                                                                    \
+            vf a = BROADCAST(i, k);                                                                                         \
+            for (int j = 0; j < NV; j++)                                                                                    \
+                acc[i][j] = v_fma(a, b[j], acc[i][j]);                                                                      \
+        }                                                                                                                   \
+    }
+
+INLINE void tile_load(vf acc[MR][NV], int mr, const float *y, int64_t ldy, int64_t n)
+{
+    for (int i = 0; i < mr; i++)
+        for (int j = 0; j < NV; j++) {
+            int64_t left = n - j * VL;
+            acc[i][j] = !y || left <= 0 ? v_set1(0) : left >= VL ? v_load(y + i * ldy + j * VL) : v_load_n(y + i * ldy + j * VL, left);
+        }
+}
+
+INLINE void tile_store(vf acc[MR][NV], int mr, float *y, int64_t ldy, int64_t n)
+{
+    for (int i = 0; i < mr; i++)
+        for (int j = 0; j < NV; j++) {
+            int64_t left = n - j * VL;
+            if (left >= VL)
+                v_store(y + i * ldy + j * VL, acc[i][j]);
+            else if (left > 0)
+                v_store_n(y + i * ldy + j * VL, acc[i][j], left);
+        }
+}
+
+/* Calls tile(mr, ...) with a constant mr, so that each row count has its own unrolled loop. */
+#define BY_ROWS(mr, tile, ...)                                                                                              \
+    switch (mr) {                                                                                                           \
+    case 6: tile(6, __VA_ARGS__); break;                                                                                    \
+    case 5: tile(5, __VA_ARGS__); break;                                                                                    \
+    case 4: tile(4, __VA_ARGS__); break;                                                                                    \
+    case 3: tile(3, __VA_ARGS__); break;                                                                                    \
+    case 2: tile(2, __VA_ARGS__); break;                                                                                    \
+    default: tile(1, __VA_ARGS__); break;                                                                                   \
+    }
+
+#define ROW(i, k) v_set1(x[(i) * ldx + (k)])
+#define COL_F32(k, j) v_load(panel + (k) * NR + (j) * VL)
+#define COL_BF16(k, j) v_load_bf16(panel + (k) * NR + (j) * VL)
+
+/* panel [K][NR] of float32, or of bf16 that is widened as it is read */
+INLINE void tile_f32(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const float *x, int64_t ldx, const float *panel, int64_t K)
+{
+    vf acc[MR][NV];
+    tile_load(acc, mr, accumulate ? y : NULL, ldy, n);
+    TILE_BODY(mr, K, ROW, COL_F32)
+    tile_store(acc, mr, y, ldy, n);
+}
+
+INLINE void tile_bf16(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const float *x, int64_t ldx, const uint16_t *panel, int64_t K)
+{
+    vf acc[MR][NV];
+    tile_load(acc, mr, accumulate ? y : NULL, ldy, n);
+    TILE_BODY(mr, K, ROW, COL_BF16)
+    tile_store(acc, mr, y, ldy, n);
+}
+
+#endif

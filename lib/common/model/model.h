@@ -30,6 +30,8 @@ struct qp_model_config {
     enum qp_rope_scaling rope_scaling;
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor;
     int64_t rope_original_positions;
+    bool has_rope_factors;    /* GGUF's rope_freqs: frequency i is divided by rope_factors[i] */
+    float rope_factors[128];
     bool tied_embeddings;     /* no lm_head.weight of its own */
     bool qkv_bias, o_bias, mlp_bias, qk_norm; /* qk_norm: per-head RMS norm of q and k (Qwen3) */
     bool rope_interleaved;    /* rotates pairs (2i, 2i+1); false: halves (i, i + d/2). Canonical rows make this false for Llama */

@@ -17,6 +17,9 @@ size_t qp_safetensors_count(const struct qp_safetensors *st);
 const struct qp_tensor *qp_safetensors_at(const struct qp_safetensors *st, size_t i);
 const struct qp_tensor *qp_safetensors_find(const struct qp_safetensors *st, const char *name); /* NULL: none */
 
+/* The format's own name of a dtype ("F16"), NULL when it has none. */
+const char *qp_safetensors_dtype(enum qp_dtype dtype);
+
 /* Writer: all names, dtypes and shapes are declared first (the header comes first), then data is appended in that order in any pieces. */
 struct qp_st_writer;
 int qp_st_writer_open(struct qp_st_writer **out, const char *path, const struct qp_tensor *decl, size_t n, struct qp_err *err) QP_MUST_USE;

@@ -1,0 +1,54 @@
+/* What the files of model/ share about a model and its weights. Private to model/. */
+#ifndef QP_MODEL_INTERNAL_H
+#define QP_MODEL_INTERNAL_H
+
+#include "base/buf.h"
+#include "model/arch.h"
+#include "model/config.h"
+#include "model/gguf.h"
+#include "model/model.h"
+#include "model/safetensors.h"
+
+/* A linear layer in GPTQ's layout; zeros are kept as themselves, one byte each, whatever the file said. */
+struct qp_gptq_store {
+    int bits;
+    int64_t n_groups;
+    const int32_t *qweight, *g_idx; /* [in*bits/32, out], [in] */
+    const uint16_t *scales;         /* [groups, out] f16 */
+    uint8_t *zeros;                 /* [groups, out]; owned */
+    void *owned;                    /* block that holds copied arrays, or NULL */
+};
+
+struct qp_weight_impl {
+    struct qp_weight pub;
+    struct qp_tensor tensor;      /* dense */
+    int64_t rotated_head_dim;     /* GGUF rows in pairs, this many to a head; 0: none */
+    struct qp_gptq_store *gptq;   /* owned */
+    void *owned;                  /* dense data of an overlay */
+    bool linear;                  /* a block's linear layer */
+};
+
+struct qp_model {
+    int refs;
+    char *path;
+    struct qp_model_config config;
+    struct qp_quant_config quant;
+    struct qp_safetensors *st;
+    struct qp_gguf *gguf;
+    struct qp_model *base; /* overlay */
+    struct qp_weight_impl *weights; /* sorted by name */
+    size_t n_weights;
+    char **names; /* owned canonical names */
+    size_t n_names;
+};
+
+/* Fills store from t, checked; copy: the arrays are copied, else borrowed. name is used in messages. */
+int qp_gptq_store_new(struct qp_gptq_store **out, const char *name, const struct qp_gptq_tensors *t, bool copy, struct qp_err *err) QP_MUST_USE;
+void qp_gptq_store_free(struct qp_gptq_store *s);
+void qp_gptq_read_rows(const struct qp_weight_impl *w, int64_t row0, int64_t n, float *dst);
+/* Bits stored for the layer: codes, scales, zeros. */
+int64_t qp_gptq_bits(const struct qp_weight_impl *w);
+
+struct qp_weight_impl *qp_model_find(const struct qp_model *m, const char *name);
+
+#endif

@@ -1,0 +1,378 @@
+/* Opening models, looking weights up, decoding rows. */
+#include "model/model.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/mem.h"
+#include "model/decode.h"
+#include "model/internal.h"
+#include "text/tokenizer.h"
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct qp_weight_impl *)a)->pub.name, ((const struct qp_weight_impl *)b)->pub.name);
+}
+
+static const char *own_name(struct qp_model *m, const char *prefix, int64_t layer, const char *name, struct qp_err *err)
+{
+    char full[256];
+    if (layer >= 0)
+        snprintf(full, sizeof full, "%s.%" PRId64 ".%s", prefix, layer, name);
+    else
+        snprintf(full, sizeof full, "%s", name);
+    char *s = qp_strdup(full, err);
+    if (s)
+        m->names[m->n_names++] = s;
+    return s;
+}
+
+/* ---- building the list of weights ---- */
+
+static int set_dense(struct qp_model *m, struct qp_weight_impl *w, const struct qp_part *p, const struct qp_tensor *t, struct qp_err *err)
+{
+    int64_t rows = qp_dim(&m->config, p->rows), cols = qp_dim(&m->config, p->cols);
+    bool vector = p->rows == QP_DIM_1;
+    if (t->ndim != (vector ? 1 : 2) || (vector ? t->shape[0] != cols : t->shape[0] != rows || t->shape[1] != cols)) {
+        char found[96] = "";
+        for (int i = 0; i < t->ndim; i++)
+            snprintf(found + strlen(found), sizeof found - strlen(found), "%s%" PRId64, i ? " x " : "", t->shape[i]);
+        return qp_err_set(err, QP_E_INPUT, "'%s': tensor '%s' is %s, the configuration says %" PRId64 " x %" PRId64, m->path, t->name, found, rows, cols);
+    }
+    if (!qp_decodes(t->dtype))
+        return qp_err_set(err, QP_E_INPUT, "'%s': tensor '%s' has dtype %s, which is not supported for weights", m->path, t->name, qp_dtype_info[t->dtype].name);
+    w->tensor = *t;
+    w->pub = (struct qp_weight){.name = w->pub.name, .rows = rows, .cols = cols, .storage = QP_STORE_DENSE};
+    w->linear = p->linear;
+    return 0;
+}
+
+static const struct qp_tensor *gptq_part(const struct qp_model *m, const char *name, const char *part, enum qp_dtype dtype, struct qp_err *err)
+{
+    char full[256];
+    snprintf(full, sizeof full, "%.*s%s", (int)(strlen(name) - strlen("weight")), name, part);
+    const struct qp_tensor *t = qp_safetensors_find(m->st, full);
+    if (!t)
+        qp_err_set(err, QP_E_INPUT, "'%s': tensor '%s' is missing", m->path, full);
+    else if (t->dtype != dtype) {
+        qp_err_set(err, QP_E_INPUT, "'%s': tensor '%s' has dtype %s, expected %s", m->path, full, qp_dtype_info[t->dtype].name, qp_dtype_info[dtype].name);
+        t = NULL;
+    }
+    return t;
+}
+
+static bool is_shape(const struct qp_tensor *t, int64_t rows, int64_t cols)
+{
+    return t->ndim == 2 && t->shape[0] == rows && t->shape[1] == cols;
+}
+
+/* Some files say version 1 but store the zeros themselves: a symmetric model's zeros, all 2^(b-1), give them away. */
+static bool really_minus_one(const struct qp_model *m, const struct qp_tensor *qzeros)
+{
+    const int32_t *p = qzeros->data;
+    int bits = (int)m->quant.bits;
+    if (!m->quant.zero_minus_one || !m->quant.sym || bits == 3)
+        return m->quant.zero_minus_one;
+    uint32_t whole = 0;
+    for (int at = bits - 1; at < 32; at += bits)
+        whole |= 1u << at;
+    for (size_t i = 0; i < qzeros->bytes / 4; i++)
+        if ((uint32_t)p[i] != whole)
+            return true;
+    return false;
+}
+
+static int set_gptq(struct qp_model *m, struct qp_weight_impl *w, const struct qp_part *p, struct qp_err *err)
+{
+    int64_t rows = qp_dim(&m->config, p->rows), cols = qp_dim(&m->config, p->cols), bits = m->quant.bits;
+    const struct qp_tensor *qw = gptq_part(m, w->pub.name, "qweight", QP_DT_I32, err), *qz = gptq_part(m, w->pub.name, "qzeros", QP_DT_I32, err);
+    const struct qp_tensor *sc = gptq_part(m, w->pub.name, "scales", QP_DT_F16, err), *gi = gptq_part(m, w->pub.name, "g_idx", QP_DT_I32, err);
+    if (!qw || !qz || !sc || !gi)
+        return err->code;
+    int64_t groups = sc->ndim == 2 ? sc->shape[0] : 0;
+    if (!is_shape(qw, cols * bits / 32, rows) || !is_shape(sc, groups, rows) || !is_shape(qz, groups, rows * bits / 32) || gi->ndim != 1 || gi->shape[0] != cols)
+        return qp_err_set(err, QP_E_INPUT, "'%s': the GPTQ tensors of '%s' do not fit %" PRId64 " x %" PRId64 " weights of %" PRId64 " bits", m->path, w->pub.name,
+                          rows, cols, bits);
+    struct qp_gptq_tensors t = {.rows = rows, .cols = cols, .bits = (int)bits, .group_size = m->quant.group_size, .zero_minus_one = really_minus_one(m, qz),
+                                .qweight = qw->data, .qzeros = qz->data, .g_idx = gi->data, .scales = sc->data, .n_groups = groups};
+    w->pub = (struct qp_weight){.name = w->pub.name, .rows = rows, .cols = cols, .storage = QP_STORE_GPTQ};
+    w->linear = true;
+    return qp_gptq_store_new(&w->gptq, w->pub.name, &t, false, err);
+}
+
+static const struct qp_tensor *find_tensor(const struct qp_model *m, const struct qp_part *p, int64_t layer, const char *canonical)
+{
+    if (m->st)
+        return qp_safetensors_find(m->st, canonical);
+    char name[256];
+    if (layer >= 0)
+        snprintf(name, sizeof name, "blk.%" PRId64 ".%s", layer, p->gguf);
+    else
+        snprintf(name, sizeof name, "%s", p->gguf);
+    return qp_gguf_find(m->gguf, name);
+}
+
+static int add_weight(struct qp_model *m, const struct qp_part *p, int64_t layer, bool rotated, struct qp_err *err)
+{
+    if (!qp_part_needed(p, &m->config))
+        return 0;
+    const char *name = own_name(m, "model.layers", layer, p->hf, err);
+    if (!name)
+        return QP_E_RESOURCE;
+    struct qp_weight_impl *w = &m->weights[m->n_weights];
+    *w = (struct qp_weight_impl){.pub.name = name};
+    const struct qp_tensor *t = find_tensor(m, p, layer, name);
+    int r;
+    if (t)
+        r = set_dense(m, w, p, t, err);
+    else if (m->st && m->quant.present && p->linear)
+        r = set_gptq(m, w, p, err);
+    else
+        r = qp_err_set(err, QP_E_INPUT, "'%s': tensor '%s' is missing", m->path, name);
+    if (!r && rotated && p->rotated != QP_DIM_1)
+        w->rotated_head_dim = m->config.head_dim;
+    m->n_weights += !r;
+    return r;
+}
+
+static int add_weights(struct qp_model *m, bool rotated, struct qp_err *err)
+{
+    size_t layer_parts = 0, model_parts = 0;
+    while (qp_layer_parts[layer_parts].hf)
+        layer_parts++;
+    while (qp_model_parts[model_parts].hf)
+        model_parts++;
+    size_t n = model_parts + (size_t)m->config.n_layers * layer_parts;
+    m->weights = qp_alloc_n(n, sizeof *m->weights, "weights", err);
+    m->names = qp_alloc_n(n, sizeof *m->names, "weights", err);
+    if (!m->weights || !m->names)
+        return QP_E_RESOURCE;
+    for (const struct qp_part *p = qp_model_parts; p->hf; p++)
+        if (add_weight(m, p, -1, false, err))
+            return err->code;
+    for (int64_t l = 0; l < m->config.n_layers; l++)
+        for (const struct qp_part *p = qp_layer_parts; p->hf; p++)
+            if (add_weight(m, p, l, rotated, err))
+                return err->code;
+    qsort(m->weights, m->n_weights, sizeof *m->weights, by_name);
+    for (size_t i = 0; i < m->n_weights; i++)
+        m->weights[i].pub.impl = &m->weights[i];
+    return 0;
+}
+
+/* ---- opening ---- */
+
+static int open_directory(struct qp_model *m, struct qp_err *err)
+{
+    char *config = qp_path_join(m->path, "config.json", err), *one = qp_path_join(m->path, "model.safetensors", err);
+    char *index = qp_path_join(m->path, "model.safetensors.index.json", err);
+    struct stat st;
+    int r = config && one && index ? 0 : QP_E_RESOURCE;
+    if (!r)
+        r = qp_config_from_json(&m->config, &m->quant, config, err);
+    if (!r && stat(index, &st) == 0)
+        r = qp_safetensors_open(&m->st, index, err);
+    else if (!r && stat(one, &st) == 0)
+        r = qp_safetensors_open(&m->st, one, err);
+    else if (!r)
+        r = qp_err_set(err, QP_E_INPUT, "'%s' holds no weights: expected model.safetensors or model.safetensors.index.json", m->path);
+    if (!r && !qp_safetensors_find(m->st, "lm_head.weight"))
+        m->config.tied_embeddings = true;
+    if (!r)
+        r = add_weights(m, false, err);
+    qp_free(config);
+    qp_free(one);
+    qp_free(index);
+    return r;
+}
+
+static int open_gguf(struct qp_model *m, struct qp_err *err)
+{
+    const struct qp_arch *arch;
+    int r = qp_gguf_open(&m->gguf, m->path, err);
+    r = r ? r : qp_config_from_gguf(&m->config, &arch, m->gguf, m->path, err);
+    return r ? r : add_weights(m, arch->gguf_rotated, err);
+}
+
+int qp_model_open(struct qp_model **out, const char *path, struct qp_err *err)
+{
+    *out = NULL;
+    struct stat st;
+    char *real = qp_path_real(path, err);
+    if (!real)
+        return err ? err->code : QP_E_INPUT;
+    struct qp_model *m = qp_zalloc(sizeof *m, "model", err);
+    if (!m || stat(real, &st)) {
+        qp_free(real);
+        qp_free(m);
+        return qp_err_errno(err, QP_E_INPUT, "cannot open '%s'", path);
+    }
+    m->refs = 1;
+    m->path = real;
+    size_t n = strlen(real);
+    int r;
+    if (S_ISDIR(st.st_mode))
+        r = open_directory(m, err);
+    else if (n > 5 && !strcmp(real + n - 5, ".gguf"))
+        r = open_gguf(m, err);
+    else
+        r = qp_err_set(err, QP_E_INPUT, "'%s' is no model: expected a directory with config.json and *.safetensors, or a .gguf file", path);
+    if (r) {
+        qp_model_free(m);
+        return r;
+    }
+    *out = m;
+    return 0;
+}
+
+void qp_model_free(struct qp_model *m)
+{
+    if (!m || --m->refs > 0)
+        return;
+    for (size_t i = 0; i < m->n_weights; i++) {
+        bool inherited = m->base && qp_model_find(m->base, m->weights[i].pub.name)->gptq == m->weights[i].gptq;
+        if (!inherited)
+            qp_gptq_store_free(m->weights[i].gptq);
+        qp_free(m->weights[i].owned);
+    }
+    for (size_t i = 0; i < m->n_names; i++)
+        qp_free(m->names[i]);
+    qp_free(m->names);
+    qp_free(m->weights);
+    qp_safetensors_close(m->st);
+    qp_gguf_close(m->gguf);
+    qp_free(m->path);
+    qp_model_free(m->base);
+    qp_free(m);
+}
+
+/* ---- looking up ---- */
+
+const struct qp_model_config *qp_model_config(const struct qp_model *m)
+{
+    return &m->config;
+}
+
+const char *qp_model_path(const struct qp_model *m)
+{
+    return m->path;
+}
+
+struct qp_weight_impl *qp_model_find(const struct qp_model *m, const char *name)
+{
+    struct qp_weight_impl key = {.pub.name = name};
+    return m->n_weights ? bsearch(&key, m->weights, m->n_weights, sizeof key, by_name) : NULL;
+}
+
+const struct qp_weight *qp_model_weight(const struct qp_model *m, const char *name)
+{
+    const struct qp_weight_impl *w = qp_model_find(m, name);
+    return w ? &w->pub : NULL;
+}
+
+const struct qp_weight *qp_model_weightf(const struct qp_model *m, const char *fmt, ...)
+{
+    char name[256];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(name, sizeof name, fmt, ap);
+    va_end(ap);
+    return qp_model_weight(m, name);
+}
+
+size_t qp_model_n_weights(const struct qp_model *m)
+{
+    return m->n_weights;
+}
+
+const struct qp_weight *qp_model_weight_at(const struct qp_model *m, size_t i)
+{
+    return &m->weights[i].pub;
+}
+
+static int64_t stored_bits(const struct qp_weight_impl *w)
+{
+    return w->gptq ? qp_gptq_bits(w) : (int64_t)w->tensor.bytes * 8;
+}
+
+int64_t qp_model_params(const struct qp_model *m)
+{
+    int64_t n = 0;
+    for (size_t i = 0; i < m->n_weights; i++)
+        n += m->weights[i].pub.rows * m->weights[i].pub.cols;
+    return n;
+}
+
+int64_t qp_model_bytes(const struct qp_model *m)
+{
+    int64_t bits = 0;
+    for (size_t i = 0; i < m->n_weights; i++)
+        bits += stored_bits(&m->weights[i]);
+    return bits / 8;
+}
+
+double qp_model_linear_bpw(const struct qp_model *m)
+{
+    int64_t bits = 0, n = 0;
+    for (size_t i = 0; i < m->n_weights; i++)
+        if (m->weights[i].linear) {
+            bits += stored_bits(&m->weights[i]);
+            n += m->weights[i].pub.rows * m->weights[i].pub.cols;
+        }
+    return n ? (double)bits / (double)n : 0;
+}
+
+int qp_weight_read_rows(const struct qp_weight *pub, int64_t row0, int64_t n, float *dst, struct qp_err *err)
+{
+    const struct qp_weight_impl *w = pub->impl;
+    if (row0 < 0 || n < 0 || row0 > pub->rows - n)
+        return qp_err_set(err, QP_E_INTERNAL, "rows %" PRId64 " to %" PRId64 " of '%s', which has %" PRId64, row0, row0 + n, pub->name, pub->rows);
+    if (w->gptq) {
+        qp_gptq_read_rows(w, row0, n, dst);
+        return 0;
+    }
+    const struct qp_dtype_info *info = &qp_dtype_info[w->tensor.dtype];
+    size_t row_bytes = (size_t)(pub->cols / info->block_elems * info->block_bytes);
+    const uint8_t *data = w->tensor.data;
+    int64_t hd = w->rotated_head_dim;
+    if (!hd) {
+        qp_decode(w->tensor.dtype, data + (size_t)row0 * row_bytes, n * pub->cols, dst);
+        return 0;
+    }
+    if (pub->rows == 1) /* a bias in pairs is no case that a converter writes */
+        return qp_err_set(err, QP_E_INPUT, "'%s': a rotated bias is not supported", pub->name);
+    for (int64_t r = row0; r < row0 + n; r++) { /* row (head, half, i) lies in the file at (head, i, half) */
+        int64_t in_head = r % hd, source = r - in_head + in_head % (hd / 2) * 2 + in_head / (hd / 2);
+        qp_decode(w->tensor.dtype, data + (size_t)source * row_bytes, pub->cols, dst + (r - row0) * pub->cols);
+    }
+    return 0;
+}
+
+int qp_model_hash(const struct qp_model *m, char out[17], struct qp_err *err)
+{
+    struct qp_xxh64 *h = qp_xxh64_new();
+    if (!h)
+        return qp_err_set(err, QP_E_RESOURCE, "no memory for a checksum");
+    for (size_t i = 0; i < m->n_weights; i++) {
+        const struct qp_weight_impl *w = &m->weights[i];
+        qp_xxh64_add(h, w->pub.name, strlen(w->pub.name) + 1);
+        qp_xxh64_add(h, &w->pub.rows, 8);
+        qp_xxh64_add(h, &w->pub.cols, 8);
+        if (w->gptq) {
+            qp_xxh64_add(h, w->gptq->qweight, (size_t)(w->pub.cols * w->gptq->bits / 32 * w->pub.rows) * 4);
+            qp_xxh64_add(h, w->gptq->scales, (size_t)(w->gptq->n_groups * w->pub.rows) * 2);
+            qp_xxh64_add(h, w->gptq->zeros, (size_t)(w->gptq->n_groups * w->pub.rows));
+            qp_xxh64_add(h, w->gptq->g_idx, (size_t)w->pub.cols * 4);
+        } else
+            qp_xxh64_add(h, w->tensor.data, w->tensor.bytes);
+    }
+    snprintf(out, 17, "%016" PRIx64, qp_xxh64_value(h));
+    qp_xxh64_free(h);
+    return 0;
+}

@@ -24,6 +24,9 @@ int qp_ids_add(struct qp_ids *ids, int32_t id, struct qp_err *err) QP_MUST_USE;
 /* tokenizer.json (Hugging Face). When tokenizer_config.json stands beside it, its bos/eos/chat template are read too. */
 int qp_tokenizer_open_json(struct qp_tokenizer **out, const char *path, struct qp_err *err) QP_MUST_USE;
 
+/* The same over memory, without what stands beside the file (fuzzing, tests). */
+int qp_tokenizer_open_memory(struct qp_tokenizer **out, const char *json, size_t n, struct qp_err *err) QP_MUST_USE;
+
 /* What a GGUF file's metadata gives; strings are copied. */
 struct qp_tokenizer_spec {
     const char *model;           /* tokenizer.ggml.model: "gpt2" (byte-level BPE) or "llama" (SentencePiece BPE) */

@@ -21,9 +21,9 @@
 struct qp_engine;
 struct qp_seq;
 
-/* Packs all weights (the model may be freed afterwards, unless stated). NaN or infinite weights are QP_E_INPUT naming the tensor.
+/* Packs all weights; embeddings are read from the model's mapping as needed, so the engine keeps a reference to the model. NaN or infinite weights are QP_E_INPUT naming the tensor.
  * ops and pool are borrowed and must outlive the engine. */
-int qp_engine_new(struct qp_engine **out, const struct qp_model *m, const struct qp_ops *ops, struct qp_pool *pool, enum qp_compute compute,
+int qp_engine_new(struct qp_engine **out, struct qp_model *m, const struct qp_ops *ops, struct qp_pool *pool, enum qp_compute compute,
                   struct qp_err *err) QP_MUST_USE;
 void qp_engine_free(struct qp_engine *e);
 const struct qp_model_config *qp_engine_config(const struct qp_engine *e);

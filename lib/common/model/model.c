@@ -252,6 +252,12 @@ void qp_model_free(struct qp_model *m)
     qp_free(m);
 }
 
+struct qp_model *qp_model_ref(struct qp_model *m)
+{
+    m->refs++;
+    return m;
+}
+
 /* ---- looking up ---- */
 
 const struct qp_model_config *qp_model_config(const struct qp_model *m)

@@ -53,7 +53,10 @@ struct qp_tokenizer;
 
 /* path: a directory with config.json and *.safetensors, or a .gguf file. Config and every tensor's shape are checked against the architecture. */
 int qp_model_open(struct qp_model **out, const char *path, struct qp_err *err) QP_MUST_USE;
+/* Drops a reference; the last one closes the files. */
 void qp_model_free(struct qp_model *m);
+/* Another owner: each calls qp_model_free. Returns m. */
+struct qp_model *qp_model_ref(struct qp_model *m);
 const struct qp_model_config *qp_model_config(const struct qp_model *m);
 const char *qp_model_path(const struct qp_model *m); /* absolute */
 /* Parameters (tied ones once), and bytes of all tensors as stored. */

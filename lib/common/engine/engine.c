@@ -1,0 +1,360 @@
+#include "engine/engine.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+#include "engine/internal.h"
+#include "text/tokenizer.h"
+
+#define LOGIT_BYTES ((size_t)64 << 20)
+
+struct qp_engine {
+    struct qp_model *model;
+    const struct qp_ops *ops;
+    struct qp_exec ex;
+    struct qp_model_config config;
+    enum qp_compute compute;
+    struct qp_block **blocks;
+    struct qp_packed head;
+    float *final_norm;
+    struct qp_rope rope;
+    float *act; /* activations of one group of tokens */
+    size_t act_floats;
+};
+
+struct qp_seq {
+    struct qp_engine *e;
+    int64_t length, capacity;
+    struct qp_attn_shape shape;
+    void **kv; /* [n_layers] */
+};
+
+/* ---- life ---- */
+
+static int load(struct qp_engine *e, struct qp_err *err)
+{
+    const struct qp_model_config *c = &e->config;
+    e->blocks = qp_zalloc((size_t)c->n_layers * sizeof *e->blocks, "blocks", err);
+    e->final_norm = qp_alloc((size_t)c->d_model * sizeof *e->final_norm, "norm", err);
+    if (!e->blocks || !e->final_norm)
+        return QP_E_RESOURCE;
+    for (int64_t l = 0; l < c->n_layers; l++)
+        if (qp_block_load(&e->blocks[l], e->model, l, e->ops, &e->ex, e->compute, err))
+            return err->code;
+    const struct qp_weight *norm = qp_model_weight(e->model, "model.norm.weight");
+    const struct qp_weight *head = qp_model_weight(e->model, c->tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
+    struct qp_linear_ops lin = qp_linear_ops_of(e->ops, e->compute);
+    if (qp_weight_read_rows(norm, 0, 1, e->final_norm, err) || qp_packed_new(&e->head, head->rows, head->cols, lin, err))
+        return err->code;
+    return qp_pack_weight(&e->head, 0, head, lin, &e->ex, err);
+}
+
+int qp_engine_new(struct qp_engine **out, struct qp_model *m, const struct qp_ops *ops, struct qp_pool *pool, enum qp_compute compute, struct qp_err *err)
+{
+    struct qp_err local = {0};
+    err = err ? err : &local;
+    *out = NULL;
+    struct qp_engine *e = qp_zalloc(sizeof *e, "engine", err);
+    if (!e)
+        return QP_E_RESOURCE;
+    e->model = qp_model_ref(m);
+    e->ops = ops;
+    e->ex.pool = pool;
+    e->config = *qp_model_config(m);
+    e->compute = compute;
+    qp_rope_init(&e->rope, &e->config);
+    if (load(e, err)) {
+        qp_engine_free(e);
+        return err->code;
+    }
+    *out = e;
+    return 0;
+}
+
+void qp_engine_free(struct qp_engine *e)
+{
+    if (!e)
+        return;
+    for (int64_t l = 0; e->blocks && l < e->config.n_layers; l++)
+        qp_block_free(e->blocks[l]);
+    qp_free(e->blocks);
+    qp_packed_release(&e->head);
+    qp_free(e->final_norm);
+    qp_rope_release(&e->rope);
+    qp_free(e->act);
+    qp_exec_release(&e->ex);
+    qp_model_free(e->model);
+    qp_free(e);
+}
+
+const struct qp_model_config *qp_engine_config(const struct qp_engine *e)
+{
+    return &e->config;
+}
+
+struct qp_exec *qp_engine_exec(struct qp_engine *e)
+{
+    return &e->ex;
+}
+
+const struct qp_ops *qp_engine_ops(const struct qp_engine *e)
+{
+    return e->ops;
+}
+
+size_t qp_engine_weight_bytes(const struct qp_engine *e)
+{
+    struct qp_linear_ops lin = qp_linear_ops_of(e->ops, e->compute);
+    const struct qp_block *b = e->blocks[0];
+    size_t block = lin.bytes(b->qkv.N, b->qkv.K) + lin.bytes(b->o.N, b->o.K) + lin.bytes(b->gate_up.N, b->gate_up.K) + lin.bytes(b->down.N, b->down.K);
+    return block * (size_t)e->config.n_layers + lin.bytes(e->head.N, e->head.K);
+}
+
+int qp_seq_new(struct qp_seq **out, struct qp_engine *e, int64_t capacity, struct qp_err *err)
+{
+    *out = NULL;
+    if (capacity < 1)
+        return qp_err_set(err, QP_E_USAGE, "a sequence of %lld tokens", (long long)capacity);
+    struct qp_seq *s = qp_zalloc(sizeof *s, "sequence", err);
+    if (!s)
+        return QP_E_RESOURCE;
+    s->e = e;
+    s->capacity = capacity;
+    s->shape = qp_attn_shape_of(&e->config, capacity);
+    s->kv = qp_zalloc((size_t)e->config.n_layers * sizeof *s->kv, "KV cache", err);
+    size_t bytes = qp_attn_ops_of(e->ops, e->compute).bytes(&s->shape);
+    for (int64_t l = 0; s->kv && l < e->config.n_layers; l++)
+        if (!(s->kv[l] = qp_zalloc(bytes, "KV cache", err))) {
+            qp_seq_free(s);
+            return QP_E_RESOURCE;
+        }
+    if (!s->kv) {
+        qp_seq_free(s);
+        return QP_E_RESOURCE;
+    }
+    *out = s;
+    return 0;
+}
+
+void qp_seq_free(struct qp_seq *s)
+{
+    if (!s)
+        return;
+    for (int64_t l = 0; s->kv && l < s->e->config.n_layers; l++)
+        qp_free(s->kv[l]);
+    qp_free(s->kv);
+    qp_free(s);
+}
+
+int64_t qp_seq_length(const struct qp_seq *s)
+{
+    return s->length;
+}
+
+void qp_seq_truncate(struct qp_seq *s, int64_t n)
+{
+    if (n >= 0 && n < s->length)
+        s->length = n;
+}
+
+/* ---- forward ---- */
+
+/* Pieces of segments that go through the layers together, at most QP_ENGINE_BLOCK tokens. */
+struct piece {
+    struct qp_seq *seq;
+    const int32_t *ids;
+    int64_t n, want_from, pos0;
+};
+
+#define MAX_PIECES 256
+
+struct group {
+    struct piece p[MAX_PIECES];
+    int n;
+    int64_t tokens, wanted;
+};
+
+struct act {
+    float *x, *h, *qkv, *a, *gu, *m, *cs;
+};
+
+static int layout(struct qp_engine *e, int64_t T, struct act *act, struct qp_err *err)
+{
+    const struct qp_model_config *c = &e->config;
+    int64_t q = c->n_heads * c->head_dim, N = q + 2 * c->n_kv_heads * c->head_dim;
+    int64_t widths[] = {c->d_model, c->d_model, N, q, 2 * c->d_ff, c->d_ff, c->head_dim};
+    float **const slots[] = {&act->x, &act->h, &act->qkv, &act->a, &act->gu, &act->m, &act->cs};
+    size_t total = 0, at = 0;
+    for (int i = 0; i < 7; i++)
+        total += ((size_t)(T * widths[i]) + 15) / 16 * 16;
+    if (total > e->act_floats) {
+        qp_free(e->act);
+        e->act_floats = 0;
+        if (!(e->act = qp_alloc_n(total, sizeof *e->act, "activations", err)))
+            return QP_E_RESOURCE;
+        e->act_floats = total;
+    }
+    for (int i = 0; i < 7; i++) {
+        *slots[i] = e->act + at;
+        at += ((size_t)(T * widths[i]) + 15) / 16 * 16;
+    }
+    return 0;
+}
+
+static int embed_group(struct qp_engine *e, struct group *g, struct act *act, struct qp_err *err)
+{
+    int64_t at = 0, half2 = e->config.head_dim;
+    for (int i = 0; i < g->n; i++) {
+        struct piece *p = &g->p[i];
+        if (qp_rope_reserve(&e->rope, p->pos0 + p->n, err) || qp_embed(e->model, p->ids, p->n, act->x + at * e->config.d_model, err))
+            return err->code;
+        memcpy(act->cs + at * half2, e->rope.table + p->pos0 * half2, (size_t)(p->n * half2) * sizeof(float));
+        at += p->n;
+    }
+    return 0;
+}
+
+/* Attention of each piece over its own sequence, for its tokens from want_from on (or all): rows of a are packed together. */
+static void attend(struct qp_engine *e, struct qp_block *b, struct group *g, struct act *act, int64_t layer, bool wanted_only)
+{
+    const struct qp_model_config *c = &e->config;
+    int64_t N = b->qkv.N, q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim, at = 0, out = 0;
+    for (int i = 0; i < g->n; i++) {
+        struct piece *p = &g->p[i];
+        float *qkv = act->qkv + at * N;
+        int64_t from = wanted_only ? p->want_from : 0;
+        b->attn.store(&e->ex, p->seq->kv[layer], &p->seq->shape, qkv + q, N, qkv + q + kv, N, p->pos0, p->n);
+        if (p->n > from)
+            b->attn.run(&e->ex, act->a + out * q, q, qkv + from * N, N, p->seq->kv[layer], &p->seq->shape, p->pos0 + from, p->n - from);
+        at += p->n;
+        out += p->n - from;
+    }
+}
+
+/* Moves the wanted rows of x together; returns how many there are. */
+static int64_t gather_wanted(struct group *g, float *x, int64_t D)
+{
+    int64_t at = 0, out = 0;
+    for (int i = 0; i < g->n; i++) {
+        int64_t n = g->p[i].n - g->p[i].want_from;
+        memmove(x + out * D, x + (at + g->p[i].want_from) * D, (size_t)(n * D) * sizeof(float));
+        at += g->p[i].n;
+        out += n;
+    }
+    return out;
+}
+
+static void run_layer(struct qp_engine *e, struct group *g, struct act *act, int64_t layer)
+{
+    struct qp_block *b = e->blocks[layer];
+    const struct qp_model_config *c = &e->config;
+    bool last = layer == c->n_layers - 1;
+    int64_t T = g->tokens, D = c->d_model;
+    float eps = (float)c->norm_eps;
+    e->ops->rms_norm(&e->ex, act->h, act->x, b->norm1, T, D, eps);
+    qp_packed_run(&b->qkv, b->lin, e->ops, &e->ex, act->qkv, act->h, D, T, false);
+    qp_block_rotate(b, act->qkv, act->cs, T);
+    attend(e, b, g, act, layer, last);
+    if (last && !(T = gather_wanted(g, act->x, D)))
+        return;
+    qp_packed_run(&b->o, b->lin, e->ops, &e->ex, act->x, act->a, b->o.K, T, true);
+    e->ops->rms_norm(&e->ex, act->h, act->x, b->norm2, T, D, eps);
+    qp_block_mlp_rows(b, act->h, T, act->gu, act->m);
+    qp_packed_run(&b->down, b->lin, e->ops, &e->ex, act->x, act->m, b->down.K, T, true);
+}
+
+static int run_group(struct qp_engine *e, struct group *g, float **hidden, struct qp_err *err)
+{
+    struct act act;
+    if (!g->tokens)
+        return 0;
+    if (layout(e, g->tokens, &act, err) || embed_group(e, g, &act, err))
+        return err->code;
+    for (int64_t l = 0; l < e->config.n_layers; l++)
+        run_layer(e, g, &act, l);
+    if (g->wanted) {
+        e->ops->rms_norm(&e->ex, *hidden, act.x, e->final_norm, g->wanted, e->config.d_model, (float)e->config.norm_eps);
+        *hidden += g->wanted * e->config.d_model;
+    }
+    for (int i = 0; i < g->n; i++)
+        g->p[i].seq->length = g->p[i].pos0 + g->p[i].n;
+    g->n = 0;
+    g->tokens = g->wanted = 0;
+    return e->ex.failed ? qp_err_set(err, QP_E_RESOURCE, "no memory for scratch of the matrix products") : 0;
+}
+
+static int add_piece(struct qp_engine *e, struct group *g, const struct qp_segment *s, int64_t at, int64_t *n, float **hidden, struct qp_err *err)
+{
+    if (g->n == MAX_PIECES || g->tokens == QP_ENGINE_BLOCK)
+        if (run_group(e, g, hidden, err))
+            return err->code;
+    int64_t room = QP_ENGINE_BLOCK - g->tokens;
+    *n = s->n - at < room ? s->n - at : room;
+    int64_t want = s->want_from - at;
+    want = want < 0 ? 0 : want > *n ? *n : want;
+    /* a long segment comes in several pieces: the earlier ones have run, or stand in this group just before */
+    int64_t pos0 = s->seq->length;
+    for (int i = 0; i < g->n; i++)
+        if (g->p[i].seq == s->seq)
+            pos0 = g->p[i].pos0 + g->p[i].n;
+    g->p[g->n++] = (struct piece){s->seq, s->ids + at, *n, want, pos0};
+    g->tokens += *n;
+    g->wanted += *n - want;
+    return 0;
+}
+
+int qp_engine_forward(struct qp_engine *e, const struct qp_segment *seg, int64_t n_seg, float *hidden, struct qp_err *err)
+{
+    struct qp_err local = {0};
+    struct group g = {.n = 0};
+    err = err ? err : &local;
+    for (int64_t i = 0; i < n_seg; i++) {
+        if (seg[i].n < 0 || seg[i].want_from < 0 || seg[i].want_from > seg[i].n)
+            return qp_err_set(err, QP_E_INTERNAL, "a segment of %lld tokens, wanted from %lld", (long long)seg[i].n, (long long)seg[i].want_from);
+        if (seg[i].seq->length + seg[i].n > seg[i].seq->capacity)
+            return qp_err_set(err, QP_E_USAGE, "%lld tokens do not fit behind the %lld of %lld that the KV cache holds", (long long)seg[i].n,
+                              (long long)seg[i].seq->length, (long long)seg[i].seq->capacity);
+        for (int64_t at = 0, n = 0; at < seg[i].n; at += n)
+            if (add_piece(e, &g, &seg[i], at, &n, &hidden, err))
+                return err->code;
+    }
+    return run_group(e, &g, &hidden, err);
+}
+
+int qp_engine_logits(struct qp_engine *e, const float *hidden, int64_t n, float *logits, struct qp_err *err)
+{
+    qp_packed_run(&e->head, qp_linear_ops_of(e->ops, e->compute), e->ops, &e->ex, logits, hidden, e->config.d_model, n, false);
+    return e->ex.failed ? qp_err_set(err, QP_E_RESOURCE, "no memory for scratch of the matrix products") : 0;
+}
+
+int64_t qp_engine_logit_rows(const struct qp_engine *e)
+{
+    int64_t rows = (int64_t)(LOGIT_BYTES / ((size_t)e->head.N * sizeof(float)));
+    return rows > 0 ? rows : 1;
+}
+
+/* ---- greedy decoding ---- */
+
+int qp_engine_greedy(struct qp_engine *e, struct qp_seq *s, const int32_t *prompt, int64_t n, int64_t max_new, int32_t eos, struct qp_ids *out, struct qp_err *err)
+{
+    float *hidden = qp_alloc((size_t)e->config.d_model * sizeof *hidden, "hidden state", err);
+    float *logits = qp_alloc((size_t)e->head.N * sizeof *logits, "logits", err);
+    int r = hidden && logits ? 0 : QP_E_RESOURCE;
+    int32_t next = 0;
+    double lse;
+    for (int64_t i = 0; !r && i < max_new; i++) {
+        struct qp_segment seg = {.seq = s, .ids = i ? &next : prompt, .n = i ? 1 : n};
+        seg.want_from = seg.n - 1;
+        r = qp_engine_forward(e, &seg, 1, hidden, err);
+        r = r ? r : qp_engine_logits(e, hidden, 1, logits, err);
+        if (r)
+            break;
+        e->ops->log_sum_exp(&e->ex, &lse, &next, logits, e->head.N, 1, e->head.N);
+        if (eos >= 0 && next == eos)
+            break;
+        r = qp_ids_add(out, next, err);
+    }
+    qp_free(hidden);
+    qp_free(logits);
+    return r;
+}

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/half.h"
 #include "base/mem.h"
 #include "engine/engine.h"
 #include "text/dataset.h"
@@ -47,6 +48,31 @@ static void need_data(void)
     }
 }
 
+/* The reference was computed on weights that were rounded to float16: an overlay with the same rounding. */
+static struct qp_model *rounded(struct qp_model *base)
+{
+    struct qp_model *m;
+    struct qp_err err = {0};
+    assert_int_equal(qp_model_overlay(&m, base, &err), 0);
+    for (size_t i = 0; i < qp_model_n_weights(base); i++) {
+        const struct qp_weight *w = qp_model_weight_at(base, i);
+        size_t n = (size_t)(w->rows * w->cols);
+        float *x = qp_alloc(n * 4, "test", NULL);
+        uint16_t *h = qp_alloc(n * 2, "test", NULL);
+        assert_int_equal(qp_weight_read_rows(w, 0, w->rows, x, &err), 0);
+        for (size_t k = 0; k < n; k++)
+            h[k] = qp_f32_to_f16(x[k]);
+        struct qp_tensor t = {.name = w->name, .dtype = QP_DT_F16, .ndim = w->rows > 1 ? 2 : 1, .shape = {w->rows, w->cols}, .data = h, .bytes = n * 2};
+        if (w->rows == 1)
+            t.shape[0] = w->cols;
+        assert_int_equal(qp_model_set_dense(m, w->name, &t, &err), 0);
+        qp_free(x);
+        qp_free(h);
+    }
+    qp_model_free(base); /* the overlay holds it */
+    return m;
+}
+
 static void open_fixture(struct fixture *f, enum qp_compute compute, int threads)
 {
     struct qp_err err = {0};
@@ -54,7 +80,10 @@ static void open_fixture(struct fixture *f, enum qp_compute compute, int threads
     memset(f, 0, sizeof *f);
     f->ref = json_load_file(shared("reference/smollm2-forward.json"), 0, NULL);
     assert_non_null(f->ref);
-    if (qp_model_open(&f->model, getenv("QP_MODEL"), &err) || qp_model_tokenizer(f->model, &f->tok, &err) || qp_backend_cpu_init(&f->ops, NULL, &err) ||
+    if (qp_model_open(&f->model, getenv("QP_MODEL"), &err))
+        fail_msg("%s", err.text);
+    f->model = rounded(f->model);
+    if (qp_model_tokenizer(f->model, &f->tok, &err) || qp_backend_cpu_init(&f->ops, NULL, &err) ||
         qp_pool_new(&f->pool, threads, &err) || qp_engine_new(&f->engine, f->model, &f->ops, f->pool, compute, &err) ||
         qp_dataset_join(shared("data/wikitext-2-raw-v1/test.jsonl"), "text", "\n\n", 1 << 30, &text, NULL, &err) ||
         qp_tokenizer_encode(f->tok, text.data, 20000, 0, &f->ids, &err))

@@ -1,0 +1,223 @@
+#include "quant/hessian.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+#define NB 64 /* block of the factorizations */
+
+int qp_hessian_init(struct qp_hessian *h, const float *x, int64_t T, int64_t n, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err)
+{
+    *h = (struct qp_hessian){.n = n};
+    h->h = qp_zalloc((size_t)(n * n) * sizeof *h->h, "Hessian", err);
+    if (!h->h)
+        return QP_E_RESOURCE;
+    ops->syrk(ex, h->h, n, x, n, T, n);
+    double inv = T ? 1.0 / (double)T : 0;
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = 0; j <= i; j++) {
+            float v = (float)((double)h->h[i * n + j] * inv);
+            h->h[i * n + j] = h->h[j * n + i] = v;
+        }
+        h->trace += (double)h->h[i * n + i];
+    }
+    if (ex->failed || !isfinite(h->trace)) {
+        qp_hessian_release(h);
+        return ex->failed ? qp_err_set(err, QP_E_RESOURCE, "no memory for scratch of the Hessian") : qp_err_set(err, QP_E_INPUT, "calibration activations are not finite");
+    }
+    float mean = (float)(h->trace / (double)n);
+    for (int64_t i = 0; i < n && mean > 0; i++)
+        if (h->h[i * n + i] == 0) {
+            h->h[i * n + i] = mean;
+            h->dead++;
+        }
+    return 0;
+}
+
+void qp_hessian_release(struct qp_hessian *h)
+{
+    qp_free(h->h);
+    qp_free(h->order);
+    qp_free(h->factor);
+    *h = (struct qp_hessian){0};
+}
+
+int64_t qp_cholesky_scratch(int64_t n)
+{
+    return n * NB;
+}
+
+/* Diagonal block, in double: the pivots decide whether the matrix is positive definite. */
+static int factor_diagonal(float *a, int64_t n, int64_t k, int64_t nb)
+{
+    for (int64_t j = k; j < k + nb; j++) {
+        double d = (double)a[j * n + j];
+        for (int64_t p = k; p < j; p++)
+            d -= (double)a[j * n + p] * (double)a[j * n + p];
+        if (!(d > 0) || !isfinite(d))
+            return 1;
+        double root = sqrt(d);
+        a[j * n + j] = (float)root;
+        for (int64_t i = j + 1; i < k + nb; i++) {
+            double s = (double)a[i * n + j];
+            for (int64_t p = k; p < j; p++)
+                s -= (double)a[i * n + p] * (double)a[j * n + p];
+            a[i * n + j] = (float)(s / root);
+        }
+    }
+    return 0;
+}
+
+struct panel {
+    float *a;
+    int64_t n, k, nb;
+};
+
+/* Rows below the diagonal block: X · L11ᵀ = A21. */
+static void solve_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct panel *s = arg;
+    (void)thread;
+    for (int64_t i = s->k + s->nb + begin; i < s->k + s->nb + end; i++)
+        for (int64_t j = s->k; j < s->k + s->nb; j++) {
+            double v = (double)s->a[i * s->n + j];
+            for (int64_t p = s->k; p < j; p++)
+                v -= (double)s->a[i * s->n + p] * (double)s->a[j * s->n + p];
+            s->a[i * s->n + j] = (float)(v / (double)s->a[j * s->n + j]);
+        }
+}
+
+int qp_cholesky(float *a, int64_t n, float *scratch, const struct qp_ops *ops, struct qp_exec *ex)
+{
+    for (int64_t k = 0; k < n; k += NB) {
+        int64_t nb = n - k < NB ? n - k : NB, rest = n - k - nb;
+        if (factor_diagonal(a, n, k, nb))
+            return 1;
+        struct panel s = {a, n, k, nb};
+        qp_pool_for(ex->pool, rest, 16, solve_rows, &s);
+        for (int64_t i = 0; i < rest; i++)
+            for (int64_t p = 0; p < nb; p++)
+                scratch[p * rest + i] = a[(k + nb + i) * n + k + p];
+        if (rest)
+            ops->gemm_sub(ex, a + (k + nb) * n + k + nb, n, a + (k + nb) * n + k, n, scratch, rest, rest, rest, nb);
+    }
+    return 0;
+}
+
+struct inverse {
+    float *u;
+    const float *diag; /* [nb, nb] inverse of the diagonal block */
+    int64_t n, k, nb;
+};
+
+/* Columns [begin, end) behind the diagonal block: u_kj = diag · s_j, s_j standing in u. */
+static void apply_diagonal(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct inverse *s = arg;
+    (void)thread;
+    for (int64_t j = s->k + s->nb + begin; j < s->k + s->nb + end; j++)
+        for (int64_t i = 0; i < s->nb; i++) { /* the inverse is upper triangular: row i needs rows >= i, which are still untouched */
+            double v = 0;
+            for (int64_t p = i; p < s->nb; p++)
+                v += (double)s->diag[i * s->nb + p] * (double)s->u[(s->k + p) * s->n + j];
+            s->u[(s->k + i) * s->n + j] = (float)v;
+        }
+}
+
+void qp_upper_inverse(float *u, const float *v, int64_t n, const struct qp_ops *ops, struct qp_exec *ex)
+{
+    float diag[NB * NB];
+    memset(u, 0, (size_t)(n * n) * sizeof *u);
+    for (int64_t k = (n - 1) / NB * NB; k >= 0; k -= NB) {
+        int64_t nb = n - k < NB ? n - k : NB, rest = n - k - nb;
+        memset(diag, 0, sizeof diag);
+        for (int64_t j = 0; j < nb; j++) {
+            diag[j * nb + j] = (float)(1.0 / (double)v[(k + j) * n + k + j]);
+            for (int64_t i = j - 1; i >= 0; i--) {
+                double s = 0;
+                for (int64_t p = i + 1; p <= j; p++)
+                    s -= (double)v[(k + i) * n + k + p] * (double)diag[p * nb + j];
+                diag[i * nb + j] = (float)(s / (double)v[(k + i) * n + k + i]);
+            }
+        }
+        for (int64_t i = 0; i < nb; i++)
+            memcpy(u + (k + i) * n + k, diag + i * nb, (size_t)nb * sizeof *u);
+        if (!rest)
+            continue;
+        /* s = -V[k, rest] · U[rest, rest], then U[k, rest] = V_kk^-1 · s */
+        ops->gemm_sub(ex, u + k * n + k + nb, n, v + k * n + k + nb, n, u + (k + nb) * n + k + nb, n, nb, rest, rest);
+        struct inverse s = {u, diag, n, k, nb};
+        qp_pool_for(ex->pool, rest, 64, apply_diagonal, &s);
+    }
+}
+
+struct key {
+    float d;
+    int32_t i;
+};
+
+static int descending(const void *a, const void *b)
+{
+    const struct key *x = a, *y = b;
+    if (x->d != y->d)
+        return x->d > y->d ? -1 : 1;
+    return x->i < y->i ? -1 : 1;
+}
+
+static int make_order(struct qp_hessian *h, struct qp_err *err)
+{
+    struct key *keys = qp_alloc_n((size_t)h->n, sizeof *keys, "order", err);
+    h->order = qp_alloc_n((size_t)h->n, sizeof *h->order, "order", err);
+    if (!keys || !h->order) {
+        qp_free(keys);
+        return QP_E_RESOURCE;
+    }
+    for (int64_t i = 0; i < h->n; i++)
+        keys[i] = (struct key){h->h[i * h->n + i], (int32_t)i};
+    qsort(keys, (size_t)h->n, sizeof *keys, descending);
+    for (int64_t i = 0; i < h->n; i++)
+        h->order[i] = keys[i].i;
+    qp_free(keys);
+    return 0;
+}
+
+/* With A the matrix in reversed order, A = L·Lᵀ gives H = V·Vᵀ with V upper (L reversed), and Hinv = Uᵀ·U with U = V^-1: one factorization and one
+ * triangular inverse instead of two of each. */
+int qp_hessian_factor(struct qp_hessian *h, double damp, bool act_order, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err)
+{
+    int64_t n = h->n;
+    double mean = h->trace / (double)n;
+    if (!(mean > 0))
+        return 1;
+    if (act_order && make_order(h, err))
+        return QP_E_RESOURCE;
+    float *a = qp_alloc_n((size_t)(n * n), sizeof *a, "Hessian", err), *scratch = qp_alloc_n((size_t)qp_cholesky_scratch(n), sizeof *scratch, "Hessian", err);
+    h->factor = qp_alloc_n((size_t)(n * n), sizeof *h->factor, "Hessian", err);
+    int r = a && scratch && h->factor ? 1 : QP_E_RESOURCE;
+    for (h->damp = damp; r == 1 && h->damp <= 1; h->damp *= 10) {
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = 0; j <= i; j++) {
+                int64_t p = n - 1 - i, q = n - 1 - j;
+                p = h->order ? h->order[p] : p;
+                q = h->order ? h->order[q] : q;
+                a[i * n + j] = h->h[p * n + q] + (i == j ? (float)(h->damp * mean) : 0);
+            }
+        r = qp_cholesky(a, n, scratch, ops, ex);
+        if (r == 0)
+            break;
+    }
+    if (r == 0) {
+        for (int64_t i = 0; i < n; i++) /* V[i,j] = L[n-1-i, n-1-j] in place: reverse the rows and columns of the lower triangle */
+            for (int64_t j = i; j < n; j++)
+                h->factor[i * n + j] = a[(n - 1 - i) * n + n - 1 - j];
+        qp_upper_inverse(a, h->factor, n, ops, ex);
+        float *swap = h->factor;
+        h->factor = a;
+        a = swap;
+    }
+    qp_free(a);
+    qp_free(scratch);
+    return r;
+}

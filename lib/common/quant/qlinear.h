@@ -1,0 +1,51 @@
+/* A quantized linear layer: integer codes with a scale and a zero point for each group of inputs, and its layout in GPTQ checkpoints.
+ * w[o,i] = scale[o,g] * (code[o,i] - zero[o,g]), g = g_idx[i]. Scales are float16 values: what a checkpoint holds is what was searched. */
+#ifndef QP_QUANT_QLINEAR_H
+#define QP_QUANT_QLINEAR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "model/model.h"
+
+struct qp_grid {
+    int bits;            /* 2, 3, 4 or 8 */
+    int64_t group_size;  /* inputs that share a scale; 0: the whole row. The last group of a row may be shorter */
+    bool sym;            /* zero point fixed at 2^(bits-1) */
+    bool search;         /* search the scale (and zero) that minimizes the weighted squared error, instead of covering the range */
+};
+
+struct qp_qlinear {
+    int64_t rows, cols, n_groups;
+    struct qp_grid grid;
+    uint8_t *codes;   /* [rows, cols] */
+    float *scales;    /* [rows, n_groups], float16 values */
+    uint8_t *zeros;   /* [rows, n_groups] */
+    int32_t *g_idx;   /* [cols] */
+};
+
+int qp_qlinear_init(struct qp_qlinear *q, int64_t rows, int64_t cols, struct qp_grid grid, struct qp_err *err) QP_MUST_USE;
+void qp_qlinear_release(struct qp_qlinear *q);
+int64_t qp_grid_groups(const struct qp_grid *g, int64_t cols);
+/* Bits a weight with scales (16) and zeros. */
+double qp_grid_bpw(const struct qp_grid *g, int64_t cols);
+
+/* The scale and zero point for n weights w (stride 1), importance h [n] (NULL: equal): range, or the search over shrunken ranges (GPTQ's MSE option,
+ * weighted by the Hessian's diagonal). All-zero and all-equal groups give a finite scale and exact zeros. */
+void qp_grid_fit(const struct qp_grid *g, const float *w, const float *h, int64_t n, float *scale, uint8_t *zero);
+/* Nearest code, clamped. */
+static inline int qp_grid_code(float w, float inv_scale, int zero, int max)
+{
+    float c = w * inv_scale + (float)zero;
+    c = c < 0 ? 0 : c > (float)max ? (float)max : c;
+    return (int)(c + 0.5f);
+}
+
+/* w [rows, cols] float32 */
+void qp_qlinear_decode(const struct qp_qlinear *q, float *w);
+
+/* GPTQ tensors (model/model.h describes the layout), newly allocated in one block: free with qp_free(t->qweight). v1 stores zero-1. */
+int qp_qlinear_pack(const struct qp_qlinear *q, bool v1, struct qp_gptq_tensors *t, struct qp_err *err) QP_MUST_USE;
+
+#endif

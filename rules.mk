@@ -53,12 +53,12 @@ $(foreach l,$(LAYERS),$(eval $(call TEST_RULE,$(l))))
 BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 $(B)/bench/%: tests/bench/%.c $(LINK_LAYERS)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -O2 $(if $(HAVE_BLAS),-DQP_HAVE_BLAS) $(if $(HAVE_DNNL),-DQP_HAVE_DNNL) -o $@ $^ $(LIBS) $(LIBS_BLAS) $(LIBS_DNNL)
+	$(CC) $(CFLAGS_ALL) -O2 $(if $(HAVE_BLAS),-DQP_HAVE_BLAS) $(if $(HAVE_DNNL),-DQP_HAVE_DNNL) -o $@ $(filter %.c %.a,$^) $(LIBS) $(LIBS_BLAS) $(LIBS_DNNL)
 
 # Fuzzers: clang's libFuzzer over the whole library, compiled apart.
 FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 $(B)/fuzz/%: tests/fuzz/fuzz_%.c $(LINK_LAYERS)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+	$(CC) $(CFLAGS_ALL) -fsanitize=fuzzer -o $@ $(filter %.c %.a,$^) $(LIBS)
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

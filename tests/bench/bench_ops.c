@@ -1,0 +1,411 @@
+/* bench_ops [WORD...]: every op and variant of ops.def at the shapes of SmolLM2-135M (D 576, F 1536, 9 heads of 64, 3 key-value heads, vocabulary
+ * 49152), against what the machine can do (measured in the same run) and against OpenBLAS and oneDNN. Words filter by "op variant shape".
+ *
+ * Timed: the op alone, on all threads, best of several runs, operands warm in whatever cache they fit. A percentage above 100 of the read
+ * bandwidth means that they did. The program ends with an error when ops.def has an op that is not timed here. */
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "backend/ops.def"
+#include "backend/ops.h"
+#include "limits.h"
+#include "peers.h"
+
+static const struct row {
+    const char *op, *variant;
+} rows[] = {
+#define ROW(op, variant, tol) {#op, #variant},
+    QP_OPS_REF(ROW) QP_OPS_AVX2(ROW) QP_OPS_AVX512(ROW) QP_OPS_AVX512_BF16(ROW)
+#undef ROW
+};
+
+struct bench {
+    struct qp_ops ops;
+    struct qp_exec ex;
+    const char *op, *variant, *last; /* last: op of the line before */
+    double limits[LIMIT_COUNT];
+    char **words;
+    int n_words;
+    bool slow; /* the reference: small shapes, one run */
+};
+
+typedef void run_fn(struct bench *b, void *arg);
+
+static bool wanted(const struct bench *b, const char *shape)
+{
+    char line[160];
+    snprintf(line, sizeof line, "%s %s %s", b->op, b->variant, shape);
+    for (int i = 0; i < b->n_words; i++)
+        if (!strstr(line, b->words[i]))
+            return false;
+    return true;
+}
+
+static double best_seconds(struct bench *b, run_fn *run, void *arg)
+{
+    double best = 1e30, start = now();
+    int reps = 0;
+    if (!b->slow)
+        run(b, arg);
+    do {
+        double t = now();
+        run(b, arg);
+        t = now() - t;
+        best = t < best ? t : best;
+    } while (!b->slow && (++reps < 5 || now() - start < 0.15) && reps < 2000);
+    return best;
+}
+
+/* work: floating-point operations, or bytes when the limit is LIMIT_READ. */
+static void print_line(struct bench *b, const char *shape, double seconds, double work, int limit, double peer)
+{
+    double rate = work / seconds / 1e9;
+    if (b->last && strcmp(b->last, b->op))
+        printf("\n");
+    b->last = b->op;
+    printf("%-15s %-12s %-26s %10.1f us %8.1f %-7s", b->op, b->variant, shape, seconds * 1e6, rate, limit == LIMIT_READ ? "GB/s" : "GFLOP/s");
+    if (limit && b->limits[limit] > 0)
+        printf(" %5.1f%%", 100 * rate / b->limits[limit]);
+    else
+        printf("      -");
+    if (peer > 0)
+        printf("  %5.2fx", peer / seconds);
+    printf("\n");
+    fflush(stdout);
+}
+
+static float *filled(size_t n)
+{
+    float *p = qp_alloc(n * sizeof *p, "bench", NULL);
+    if (!p) {
+        fprintf(stderr, "bench_ops: no memory\n");
+        exit(4);
+    }
+    for (size_t i = 0; i < n; i++)
+        p[i] = (float)((i * 2654435761u >> 7) % 2003) * 1e-3f - 1.f;
+    return p;
+}
+
+static int flops_limit(const struct bench *b, bool bf16)
+{
+    if (!strcmp(b->variant, "avx2"))
+        return LIMIT_F32_AVX2;
+    if (!strcmp(b->variant, "avx512"))
+        return LIMIT_F32_AVX512;
+    if (!strcmp(b->variant, "avx512_bf16"))
+        return bf16 ? LIMIT_BF16 : LIMIT_F32_AVX512;
+    return LIMIT_NONE;
+}
+
+/* ---- linear ---- */
+
+struct linear {
+    bool bf16;
+    float *x, *w, *y;
+    void *packed;
+    int64_t T, N, K;
+};
+
+static void run_linear(struct bench *b, void *arg)
+{
+    struct linear *l = arg;
+    (l->bf16 ? b->ops.linear_bf16 : b->ops.linear_f32)(&b->ex, l->y, l->N, l->x, l->K, l->packed, l->T, l->N, l->K, false);
+}
+
+static void run_pack(struct bench *b, void *arg)
+{
+    struct linear *l = arg;
+    (l->bf16 ? b->ops.linear_bf16_pack : b->ops.linear_f32_pack)(&b->ex, l->packed, l->w, l->K, 0, l->N, l->N, l->K);
+}
+
+static void linear_shape(struct bench *b, struct linear *l, bool pack)
+{
+    char shape[64];
+    snprintf(shape, sizeof shape, "T=%d N=%d K=%d", (int)l->T, (int)l->N, (int)l->K);
+    if (!wanted(b, shape))
+        return;
+    size_t bytes = (l->bf16 ? b->ops.linear_bf16_bytes : b->ops.linear_f32_bytes)(l->N, l->K);
+    l->x = filled((size_t)(l->T * l->K));
+    l->w = filled((size_t)(l->N * l->K));
+    l->y = filled((size_t)(l->T * l->N));
+    l->packed = qp_zalloc(bytes, "bench", NULL);
+    run_pack(b, l);
+    double flops = 2.0 * (double)l->T * (double)l->N * (double)l->K;
+    if (pack)
+        print_line(b, shape, best_seconds(b, run_pack, l), (double)l->N * (double)l->K * 4, LIMIT_READ, 0);
+    else if (l->T == 1 && l->N > 10000)
+        print_line(b, shape, best_seconds(b, run_linear, l), (double)bytes, LIMIT_READ, 0);
+    else {
+        double peer = b->slow ? 0 : l->bf16 ? peer_linear_bf16(8, l->T, l->N, l->K) : peer_linear(8, l->y, l->x, l->w, l->T, l->N, l->K);
+        print_line(b, shape, best_seconds(b, run_linear, l), flops, flops_limit(b, l->bf16), peer);
+    }
+    qp_free(l->x), qp_free(l->w), qp_free(l->y), qp_free(l->packed);
+}
+
+static void bench_linear(struct bench *b)
+{
+    const int64_t shapes[][3] = {{2048, 960, 576}, {2048, 576, 576}, {2048, 3072, 576}, {2048, 576, 1536}, {512, 3072, 576}, {512, 576, 1536},
+                                 {341, 49152, 576}, {64, 3072, 576}, {8, 3072, 576},    {1, 3072, 576},    {1, 576, 1536},   {1, 49152, 576}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        struct linear l = {.bf16 = strstr(b->op, "bf16"), .T = shapes[i][0], .N = shapes[i][1], .K = shapes[i][2]};
+        if (!b->slow || l.T * l.N * l.K <= 64 * 3072 * 576)
+            linear_shape(b, &l, false);
+    }
+}
+
+static void bench_pack(struct bench *b)
+{
+    struct linear l = {.bf16 = strstr(b->op, "bf16"), .T = 1, .N = 3072, .K = 576};
+    linear_shape(b, &l, true);
+}
+
+/* ---- rows ---- */
+
+struct spans {
+    float *x, *y, *w;
+    int64_t T;
+};
+
+static void run_spans(struct bench *b, void *arg)
+{
+    struct spans *s = arg;
+    if (!strcmp(b->op, "rms_norm"))
+        b->ops.rms_norm(&b->ex, s->y, s->x, s->w, s->T, 576, 1e-5f);
+    else if (!strcmp(b->op, "silu_mul"))
+        b->ops.silu_mul(&b->ex, s->y, 1536, s->x, s->x + 1536, 3072, s->T, 1536);
+    else if (!strcmp(b->op, "add"))
+        b->ops.add(&b->ex, s->y, s->x, s->T * 576);
+    else if (!strcmp(b->op, "add_bias"))
+        b->ops.add_bias(&b->ex, s->y, 960, s->w, s->T, 960);
+    else
+        b->ops.rope(&b->ex, s->y, 960, s->x, s->T, 12, 64, false);
+}
+
+static void bench_spans(struct bench *b)
+{
+    const char *const ops[] = {"rms_norm", "silu_mul", "add", "add_bias", "rope"};
+    const int64_t floats[] = {2 * 576, 3 * 1536, 3 * 576, 2 * 960, 2 * 768 + 64}; /* read and written for each token */
+    for (int64_t T = 2048; T; T = T > 1 ? 1 : 0) {
+        struct spans s = {filled(2048 * 3072), filled(2048 * 1536), filled(3072), T};
+        for (int i = 0; i < 5; i++) {
+            char shape[32];
+            snprintf(shape, sizeof shape, "T=%d", (int)T);
+            if (!strcmp(ops[i], b->op) && wanted(b, shape))
+                print_line(b, shape, best_seconds(b, run_spans, &s), (double)(T * floats[i] * 4), LIMIT_READ, 0);
+        }
+        qp_free(s.x), qp_free(s.y), qp_free(s.w);
+    }
+}
+
+/* ---- attention ---- */
+
+struct attention {
+    struct qp_attn_shape s;
+    bool bf16;
+    float *qkv, *out;
+    void *cache;
+    int64_t pos0, T;
+};
+
+static void run_store(struct bench *b, void *arg)
+{
+    struct attention *a = arg;
+    (a->bf16 ? b->ops.kv_bf16_store : b->ops.kv_f32_store)(&b->ex, a->cache, &a->s, a->qkv + 576, 960, a->qkv + 768, 960, 0, a->s.capacity);
+}
+
+static void run_attention(struct bench *b, void *arg)
+{
+    struct attention *a = arg;
+    (a->bf16 ? b->ops.attention_bf16 : b->ops.attention_f32)(&b->ex, a->out, 576, a->qkv, 960, a->cache, &a->s, a->pos0, a->T);
+}
+
+static void bench_attention(struct bench *b)
+{
+    const int64_t shapes[][2] = {{0, 2048}, {0, 512}, {2047, 1}, {511, 1}}; /* pos0, T */
+    bool store = strstr(b->op, "store");
+    for (int i = 0; i < (store ? 1 : 4); i++) {
+        struct attention a = {.bf16 = strstr(b->op, "bf16"), .pos0 = shapes[i][0], .T = shapes[i][1]};
+        char shape[64];
+        snprintf(shape, sizeof shape, "pos0=%d T=%d", (int)a.pos0, (int)a.T);
+        if (!wanted(b, shape) || (b->slow && a.T > 512))
+            continue;
+        a.s = (struct qp_attn_shape){.n_heads = 9, .n_kv_heads = 3, .head_dim = 64, .capacity = a.pos0 + a.T, .scale = 0.125f};
+        a.qkv = filled((size_t)(a.s.capacity * 960));
+        a.out = filled((size_t)(a.T * 576));
+        a.cache = qp_zalloc((a.bf16 ? b->ops.kv_bf16_bytes : b->ops.kv_f32_bytes)(&a.s), "bench", NULL);
+        run_store(b, &a);
+        double keys = (double)a.T * (double)a.pos0 + (double)a.T * (double)(a.T + 1) / 2;
+        if (store)
+            print_line(b, shape, best_seconds(b, run_store, &a), (double)(a.T * 384 * 4), LIMIT_READ, 0);
+        else
+            print_line(b, shape, best_seconds(b, run_attention, &a), 4 * 64 * 9 * keys, flops_limit(b, a.bf16), 0);
+        qp_free(a.qkv), qp_free(a.out), qp_free(a.cache);
+    }
+}
+
+/* ---- distribution ---- */
+
+struct distribution {
+    float *a, *b;
+    double la[256], lb[256], kl[256];
+    int32_t top[256];
+    int64_t T;
+};
+
+enum { V = 49152 };
+
+static void run_lse(struct bench *b, void *arg)
+{
+    struct distribution *d = arg;
+    b->ops.log_sum_exp(&b->ex, d->la, d->top, d->a, V, d->T, V);
+}
+
+static void run_kl(struct bench *b, void *arg)
+{
+    struct distribution *d = arg;
+    b->ops.kl_div(&b->ex, d->kl, d->a, V, d->la, d->b, V, d->lb, d->T, V);
+}
+
+static void bench_distribution(struct bench *b)
+{
+    bool kl = !strcmp(b->op, "kl_div");
+    struct distribution d = {.T = b->slow ? 4 : 256};
+    char shape[32];
+    snprintf(shape, sizeof shape, "T=%d V=49152", (int)d.T);
+    if (!wanted(b, shape))
+        return;
+    d.a = filled((size_t)(d.T * V));
+    d.b = filled((size_t)(d.T * V));
+    run_lse(b, &d);
+    memcpy(d.lb, d.la, sizeof d.lb);
+    print_line(b, shape, best_seconds(b, kl ? run_kl : run_lse, &d), (double)(d.T * V * 4 * (kl ? 2 : 1)), LIMIT_READ, 0);
+    qp_free(d.a), qp_free(d.b);
+}
+
+/* ---- for the quantizers ---- */
+
+struct product {
+    float *a, *b, *c;
+    int64_t M, N, K;
+};
+
+static void run_syrk(struct bench *b, void *arg)
+{
+    struct product *p = arg;
+    b->ops.syrk(&b->ex, p->c, p->K, p->a, p->K, p->M, p->K);
+}
+
+static void run_sub(struct bench *b, void *arg)
+{
+    struct product *p = arg;
+    b->ops.gemm_sub(&b->ex, p->c, p->N, p->a, p->K, p->b, p->N, p->M, p->N, p->K);
+}
+
+static void bench_syrk(struct bench *b)
+{
+    for (int64_t K = 576; K <= 1536; K += 960) {
+        struct product p = {.M = b->slow ? 256 : 16384, .K = K};
+        char shape[64];
+        snprintf(shape, sizeof shape, "T=%d K=%d", (int)p.M, (int)K);
+        if (!wanted(b, shape))
+            continue;
+        p.a = filled((size_t)(p.M * K));
+        p.c = qp_zalloc((size_t)(K * K) * sizeof(float), "bench", NULL);
+        double flops = (double)p.M * (double)K * (double)(K + 1), peer = b->slow ? 0 : peer_syrk(3, p.c, p.a, p.M, K);
+        print_line(b, shape, best_seconds(b, run_syrk, &p), flops, flops_limit(b, false), peer);
+        qp_free(p.a), qp_free(p.c);
+    }
+}
+
+static void bench_gemm_sub(struct bench *b)
+{
+    const int64_t shapes[][3] = {{1536, 448, 128}, {576, 1408, 128}, {192, 128, 128}};
+    for (int i = 0; i < 3; i++) {
+        struct product p = {.M = shapes[i][0], .N = shapes[i][1], .K = shapes[i][2]};
+        char shape[64];
+        snprintf(shape, sizeof shape, "M=%d N=%d K=%d", (int)p.M, (int)p.N, (int)p.K);
+        if (!wanted(b, shape))
+            continue;
+        p.a = filled((size_t)(p.M * p.K));
+        p.b = filled((size_t)(p.K * p.N));
+        p.c = filled((size_t)(p.M * p.N));
+        double flops = 2.0 * (double)p.M * (double)p.N * (double)p.K, peer = b->slow ? 0 : peer_gemm_sub(8, p.c, p.a, p.b, p.M, p.N, p.K);
+        print_line(b, shape, best_seconds(b, run_sub, &p), flops, flops_limit(b, false), peer);
+        qp_free(p.a), qp_free(p.b), qp_free(p.c);
+    }
+}
+
+/* ---- all ---- */
+
+static const struct {
+    const char *op;
+    void (*run)(struct bench *b); /* NULL: a size, nothing to time */
+} benches[] = {
+    {"linear_f32_bytes", NULL},          {"linear_f32_pack", bench_pack},      {"linear_f32", bench_linear},
+    {"linear_bf16_bytes", NULL},         {"linear_bf16_pack", bench_pack},     {"linear_bf16", bench_linear},
+    {"rms_norm", bench_spans},           {"silu_mul", bench_spans},            {"add", bench_spans},
+    {"add_bias", bench_spans},           {"rope", bench_spans},                {"kv_f32_bytes", NULL},
+    {"kv_f32_store", bench_attention},   {"attention_f32", bench_attention},   {"kv_bf16_bytes", NULL},
+    {"kv_bf16_store", bench_attention},  {"attention_bf16", bench_attention},  {"log_sum_exp", bench_distribution},
+    {"kl_div", bench_distribution},      {"syrk", bench_syrk},                 {"gemm_sub", bench_gemm_sub},
+};
+enum { N_BENCHES = sizeof benches / sizeof *benches, N_ROWS = sizeof rows / sizeof *rows };
+
+static int covered(void)
+{
+    int missing = 0;
+    for (int r = 0; r < N_ROWS; r++) {
+        bool found = false;
+        for (int i = 0; i < N_BENCHES; i++)
+            found = found || !strcmp(benches[i].op, rows[r].op);
+        if (!found) {
+            fprintf(stderr, "bench_ops: no bench for %s\n", rows[r].op);
+            missing++;
+        }
+    }
+    return missing;
+}
+
+static void run_op(struct bench *b, int i)
+{
+    struct qp_pool *pool = b->ex.pool;
+    for (int r = 0; r < N_ROWS; r++) {
+        if (strcmp(rows[r].op, benches[i].op) || qp_backend_cpu_init(&b->ops, rows[r].variant, NULL))
+            continue;
+        b->op = rows[r].op;
+        b->variant = rows[r].variant;
+        b->slow = !strcmp(b->variant, "ref");
+        b->ex = (struct qp_exec){.pool = pool};
+        benches[i].run(b);
+        qp_exec_release(&b->ex);
+    }
+}
+
+static bool has(const char *isa)
+{
+    struct qp_ops ops;
+    return qp_backend_cpu_init(&ops, isa, NULL) == 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct bench b = {.words = argv + 1, .n_words = argc - 1};
+    struct qp_err err = {0};
+    if (covered())
+        return 5;
+    if (qp_pool_new(&b.ex.pool, 0, &err)) {
+        fprintf(stderr, "bench_ops: %s\n", err.text);
+        return 4;
+    }
+    limits_measure(b.limits, b.ex.pool, has("avx2"), has("avx512"), has("avx512_bf16"));
+    printf("limits on %d threads: float32 %.0f (avx2), %.0f (avx512), bf16 %.0f GFLOP/s; memory read %.1f GB/s\n", qp_pool_threads(b.ex.pool),
+           b.limits[LIMIT_F32_AVX2], b.limits[LIMIT_F32_AVX512], b.limits[LIMIT_BF16], b.limits[LIMIT_READ]);
+    printf("columns: op, variant, shape, time, rate, share of the limit, times as fast as OpenBLAS (float32) or oneDNN (bf16)\n\n");
+    for (int i = 0; i < N_BENCHES; i++)
+        if (benches[i].run)
+            run_op(&b, i);
+    qp_pool_free(b.ex.pool);
+    return 0;
+}

@@ -1,0 +1,43 @@
+/* Quantizing a whole model: block by block, each linear layer on the activations that it will really see.
+ *
+ * The calibration tokens pass the model once. Within a block the layers are taken in the order of the forward pass (true-sequential): q, k, v share
+ * their inputs; then attention runs on the quantized q, k, v and gives the inputs of o; and so on. So every layer's Hessian comes from quantized
+ * predecessors, and the quantized outputs are what the next block gets. Memory: one block in float32, its Hessians, and the activations. */
+#ifndef QP_QUANT_CALIBRATE_H
+#define QP_QUANT_CALIBRATE_H
+
+#include "model/model.h"
+#include "quant/gptq.h"
+
+enum qp_quant_method { QP_METHOD_RTN, QP_METHOD_GPTQ };
+
+struct qp_calibration {
+    const int32_t *ids; /* [n_seq, len] */
+    int64_t n_seq, len;
+};
+
+struct qp_quantize_options {
+    enum qp_quant_method method;
+    struct qp_gptq_options gptq;
+    double damp;         /* share of the mean diagonal to begin with */
+    bool act_order;
+    enum qp_compute compute;
+};
+
+struct qp_layer_report {
+    const char *name;    /* canonical weight name */
+    int64_t rows, cols, index, total;
+    struct qp_quant_error error;
+    double hessian_trace, damp; /* 0 for rtn */
+    int64_t dead;        /* inputs that calibration never used */
+    const char *fallback; /* NULL, or why the layer was rounded to nearest instead */
+};
+
+/* Called for each layer in order; q is the callee's to read only. Non-zero (a QP_E_*) stops the run. */
+typedef int qp_layer_fn(void *ctx, const struct qp_layer_report *report, const struct qp_qlinear *q);
+
+/* cal may be NULL for QP_METHOD_RTN. */
+int qp_quantize_model(const struct qp_model *m, const struct qp_calibration *cal, const struct qp_quantize_options *o, const struct qp_ops *ops, struct qp_pool *pool,
+                      qp_layer_fn *fn, void *ctx, struct qp_err *err) QP_MUST_USE;
+
+#endif

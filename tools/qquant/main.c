@@ -1,0 +1,225 @@
+/* qquant: quantizes the stream's baseline. In: model and sample records. Out: a quantized model record, a layer record for each linear layer, and the
+ * weights as tensor records, or with -o DIR a checkpoint and its path. */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "qquant.h"
+
+static struct qquant app = {.method = QQUANT_GPTQ, .bits = 4, .group_size = 64, .damp = 0.01, .mse = true, .sweeps = 4};
+
+static const char *const methods[] = {"rtn", "gptq", "none", NULL};
+static const char *const formats[] = {"gptq", NULL};
+static const char *const devices[] = {"cpu", NULL};
+static const char *const computes[] = {"auto", "f32", "bf16", NULL};
+
+static const struct qp_opt options[] = {
+    QP_OPT_ENUM('\0', "method", &app.method, methods, "NAME", "rtn: round to nearest; gptq: Frantar et al. 2022; none: as it is, in float16"),
+    QP_OPT_INT('\0', "bits", &app.bits, 2, 8, "N", "bits of a weight: 2, 3, 4 or 8"),
+    QP_OPT_INT('\0', "group-size", &app.group_size, -1, 1 << 20, "N", "inputs that share a scale: 32, 64, 128, ...; -1: the whole row"),
+    QP_OPT_FLAG('\0', "sym", &app.sym, "zero point in the middle of the codes (default)"),
+    QP_OPT_FLAG('\0', "asym", &app.asym, "a zero point for each group"),
+    QP_OPT_STR('o', "output", &app.out, "DIR", "write a Hugging Face checkpoint instead of sending the weights down the pipe"),
+    QP_OPT_ENUM('\0', "format", &app.format, formats, "NAME", "layout of the checkpoint"),
+    QP_OPT_STR('m', "model", &app.model_path, "M", "the model, where the stream has none (rtn and none need no samples)"),
+    QP_OPT_GROUP("GPTQ"),
+    QP_OPT_FLAG('\0', "act-order", &app.act_order, "round inputs in the order of falling activation; groups follow it (g_idx)"),
+    QP_OPT_FLAG('\0', "static-groups", &app.static_groups, "with --act-order: groups stay blocks of neighbouring inputs"),
+    QP_OPT_F64('\0', "damp", &app.damp, 0, 1, "X", "damping, as a share of the Hessian's mean diagonal; grows tenfold when needed"),
+    QP_OPT_FLAG('\0', "mse", &app.mse, "search each group's clipping for the least weighted error (default; --no-mse: cover the range)"),
+    QP_OPT_INT('\0', "sweeps", &app.sweeps, 0, 1000, "N", "rounds of coordinate descent after GPTQ; 0: plain GPTQ"),
+    QP_OPT_ENUM('\0', "compute", &app.compute, computes, "TYPE", "products of the calibration pass; auto: bf16 where the machine has it"),
+    QP_OPT_ENUM('\0', "device", &app.device, devices, "NAME", "where to compute"),
+    QP_OPT_FLAG('v', "verbose", &app.verbose, "a line for each layer on standard error"),
+    QP_OPT_END,
+};
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int check(struct qp_tool_run *run, void *ctx)
+{
+    struct qquant *q = ctx;
+    q->start = now();
+    if (run->args.n)
+        return qp_err_set(&run->err, QP_E_USAGE, "unexpected argument '%s'", run->args.v[0]);
+    if (q->bits > 4 && q->bits != 8)
+        return qp_err_set(&run->err, QP_E_USAGE, "--bits takes 2, 3, 4 or 8, not %lld", (long long)q->bits);
+    if (q->sym && q->asym)
+        return qp_err_set(&run->err, QP_E_USAGE, "--sym and --asym exclude each other");
+    if (q->group_size != -1 && (q->group_size < 8 || q->group_size % 8))
+        return qp_err_set(&run->err, QP_E_USAGE, "--group-size takes a multiple of 8 (32, 64, 128, ...) or -1 for the whole row, not %lld", (long long)q->group_size);
+    if (q->static_groups && !q->act_order)
+        return qp_err_set(&run->err, QP_E_USAGE, "--static-groups goes with --act-order");
+    q->sym = !q->asym;
+    if (q->model_path && q->method == QQUANT_GPTQ)
+        return qp_err_set(&run->err, QP_E_USAGE, "--model goes with --method rtn or none; gptq needs samples: qcalib --model M ... | qquant");
+    if (q->model_path)
+        run->input = QP_INPUT_NONE;
+    return 0;
+}
+
+static int take_baseline(struct qquant *q, const struct qp_record *rec, struct qp_err *err)
+{
+    const char *role, *id, *path;
+    if (qp_record_need_str(rec, "role", &role, err) || qp_record_need_str(rec, "id", &id, err))
+        return err->code;
+    if (strcmp(role, "baseline"))
+        return 0;
+    if (q->base_id)
+        return qp_err_set(err, QP_E_INPUT, "two baselines in the stream ('%s' and '%s'); qquant takes one", q->base_id, id);
+    if (qp_record_need_str(rec, "path", &path, err))
+        return err->code;
+    q->base_id = qp_strdup(id, err);
+    q->base_path = qp_strdup(path, err);
+    return q->base_id && q->base_path ? 0 : QP_E_RESOURCE;
+}
+
+static int take_sample(struct qquant *q, const struct qp_record *rec, struct qp_err *err)
+{
+    const uint8_t *data = NULL;
+    size_t n = 0;
+    int r = qp_record_bin(rec, "ids", &data, &n, err);
+    if (r <= 0)
+        return r < 0 ? r : qp_err_set(err, QP_E_INPUT, "sample record: field 'ids' is missing");
+    if (!n || n % 4 || (q->n_samples && n / 4 != (size_t)q->sample_len))
+        return qp_err_set(err, QP_E_INPUT, "sample record %lld: %zu bytes of ids, expected %lld token ids as in the first", (long long)q->n_samples, n, (long long)q->sample_len);
+    for (size_t i = 0; i < n; i += 4) {
+        int32_t id;
+        memcpy(&id, data + i, 4);
+        if (qp_ids_add(&q->ids, id, err))
+            return err->code;
+    }
+    q->sample_len = (int64_t)(n / 4);
+    q->n_samples++;
+    return 0;
+}
+
+static int on_record(struct qp_tool_run *run, void *ctx, const struct qp_record *rec)
+{
+    if (qp_record_is(rec, "model"))
+        return take_baseline(ctx, rec, &run->err);
+    return qp_record_is(rec, "sample") ? take_sample(ctx, rec, &run->err) : 0;
+}
+
+static int open_model(struct qquant *q, struct qp_tool_run *run)
+{
+    if (q->model_path && !(q->base_id = qp_model_id(q->model_path, &run->err)))
+        return QP_E_RESOURCE;
+    if (!q->base_id)
+        return qp_err_set(&run->err, QP_E_INPUT, "the stream has no baseline model record; expected qcalib --model M ... | qquant");
+    if (qp_model_open(&q->model, q->model_path ? q->model_path : q->base_path, &run->err))
+        return run->err.code;
+    if (q->model_path) {
+        if (!(q->base_path = qp_strdup(qp_model_path(q->model), &run->err)))
+            return QP_E_RESOURCE;
+        qp_model_write_record(run->out, q->model, q->base_id);
+    }
+    if (q->method == QQUANT_GPTQ && !q->n_samples)
+        return qp_err_set(&run->err, QP_E_INPUT, "the stream has no sample records; gptq needs calibration: qcalib --general F ... | qquant");
+    if (qp_backend_cpu_init(&q->ops, run->backend, &run->err) || qp_pool_new(&q->pool, (int)run->threads, &run->err))
+        return run->err.code;
+    bool bf16 = q->compute == QQUANT_BF16 || (q->compute == QQUANT_AUTO && q->ops.has_bf16);
+    q->opt = (struct qp_quantize_options){
+        .method = q->method == QQUANT_RTN ? QP_METHOD_RTN : QP_METHOD_GPTQ, .damp = q->damp, .act_order = q->act_order,
+        .compute = bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_F32,
+        .gptq = {.grid = {.bits = (int)q->bits, .group_size = q->group_size > 0 ? q->group_size : 0, .sym = q->sym, .search = q->mse},
+                 .static_groups = q->static_groups, .sweeps = (int)q->sweeps}};
+    qquant_name(q);
+    return 0;
+}
+
+struct layer_ctx {
+    struct qquant *q;
+    struct qp_tool_run *run;
+};
+
+static int on_layer(void *ctx, const struct qp_layer_report *rep, const struct qp_qlinear *layer)
+{
+    struct layer_ctx *c = ctx;
+    struct qquant *q = c->q;
+    if (qp_tool_interrupted())
+        return qp_err_set(&c->run->err, QP_E_RESOURCE, "interrupted");
+    if (rep->index == 0)
+        qp_progress_begin(c->run->progress, "quantizing", "layers", rep->total);
+    qp_progress_update(c->run->progress, rep->index + 1, rep->name);
+    if (rep->fallback) {
+        qp_progress_end(c->run->progress);
+        fprintf(stderr, "qquant: warning: '%s' was rounded to nearest: %s\n", rep->name, rep->fallback);
+        q->fallbacks++;
+    }
+    if (q->verbose)
+        fprintf(stderr, "qquant: %s  rel_error %.3e  snr %.1f dB  damp %g  %.1f s\n", rep->name, rep->error.rel_error, rep->error.snr_db, rep->damp, now() - q->start);
+    if (q->dir && qp_gptq_dir_add(q->dir, rep->name, layer, &c->run->err))
+        return c->run->err.code;
+    return qquant_write_layer(q, c->run->out, rep, layer, &c->run->err);
+}
+
+static int quantize(struct qquant *q, struct qp_tool_run *run)
+{
+    struct layer_ctx c = {q, run};
+    struct qp_calibration cal = {q->ids.v, q->n_samples, q->sample_len};
+    if (q->method == QQUANT_NONE)
+        return 0;
+    return qp_quantize_model(q->model, q->n_samples ? &cal : NULL, &q->opt, &q->ops, q->pool, on_layer, &c, &run->err);
+}
+
+static int on_end(struct qp_tool_run *run, void *ctx)
+{
+    struct qquant *q = ctx;
+    int r = open_model(q, run);
+    if (!r && q->out) {
+        struct qp_gptq_dir_options o = {.grid = q->opt.gptq.grid, .desc_act = q->act_order && !q->static_groups, .static_groups = q->static_groups, .damp = q->damp,
+                                        .dense = q->method == QQUANT_NONE};
+        r = qp_gptq_dir_open(&q->dir, q->out, q->model, &o, &run->err);
+    }
+    if (!r && !q->out)
+        qquant_write_model(q, run->out); /* before its tensors; with -o after the folder is complete */
+    r = r ? r : quantize(q, run);
+    if (!r && q->out) {
+        r = qp_gptq_dir_commit(q->dir, &run->err);
+        q->dir = NULL;
+        if (!r)
+            qquant_write_model(q, run->out);
+    }
+    qp_progress_end(run->progress);
+    if (!r && !run->quiet)
+        fprintf(stderr, "qquant: %s in %.1f s%s%s\n", q->id, now() - q->start, q->out ? ", written to " : "", q->out ? q->out : "");
+    if (!r && q->fallbacks)
+        fprintf(stderr, "qquant: warning: %lld layers fell back to rounding; their records say fallback\n", (long long)q->fallbacks);
+    return r;
+}
+
+static void release(void *ctx)
+{
+    struct qquant *q = ctx;
+    qp_gptq_dir_abort(q->dir);
+    qp_pool_free(q->pool);
+    qp_model_free(q->model);
+    qp_ids_release(&q->ids);
+    qp_free(q->base_id);
+    qp_free(q->base_path);
+}
+
+int main(int argc, char **argv)
+{
+    const struct qp_tool tool = {
+        .name = "qquant",
+        .summary = "Quantizes the stream's model on its calibration samples; says each layer's error.",
+        .usage = "[--method gptq] [--bits 4] [--group-size 64] [options] [-o DIR] < stream > stream",
+        .details = "Layers are quantized block by block in the order of the forward pass, each on the outputs of the quantized ones before it.\n"
+                   "Appends a model record (inline, its weights as tensor records; or the path that -o wrote) and a layer record for each linear layer:\n"
+                   "mse, rel_error = tr(E H E')/tr(W H W'), snr_db, damp, dead inputs, fallback.\n\n"
+                   "  qcalib --model M --general c4.jsonl | qquant --bits 4 --group-size 64 | qppl --text wiki.test.raw\n"
+                   "  qcalib ... | qquant --asym --act-order -o model-gptq > record.qp",
+        .opts = options, .input = QP_INPUT_STREAM, .writes_stream = true, .table_on_tty = true,
+        .check = check, .on_record = on_record, .on_end = on_end, .release = release, .ctx = &app,
+    };
+    return qp_tool_main(&tool, argc, argv);
+}

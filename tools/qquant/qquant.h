@@ -1,0 +1,45 @@
+/* What qquant's files share. */
+#ifndef QP_TOOLS_QQUANT_H
+#define QP_TOOLS_QQUANT_H
+
+#include "model/model_set.h"
+#include "quant/calibrate.h"
+#include "quant/gptq_dir.h"
+#include "stream/tool.h"
+#include "text/tokenizer.h"
+
+enum { QQUANT_RTN, QQUANT_GPTQ, QQUANT_NONE };
+enum { QQUANT_AUTO, QQUANT_F32, QQUANT_BF16 };
+
+struct qquant {
+    /* options */
+    int method, format, device, compute;
+    int64_t bits, group_size, sweeps;
+    bool sym, asym, act_order, static_groups, mse, verbose;
+    double damp;
+    const char *out, *model_path;
+
+    /* from the stream */
+    char *base_id, *base_path;
+    struct qp_ids ids;
+    int64_t n_samples, sample_len;
+
+    /* the work */
+    struct qp_model *model;
+    struct qp_ops ops;
+    struct qp_pool *pool;
+    struct qp_quantize_options opt;
+    struct qp_gptq_dir *dir;
+    char id[512];
+    double start;
+    int64_t fallbacks;
+};
+
+/* The id of the quantized model, "BASE-gptq-w4g64-...". */
+void qquant_name(struct qquant *q);
+/* The `model` record, inline or with the path of what -o wrote. */
+void qquant_write_model(const struct qquant *q, struct qp_writer *w);
+/* A `layer` record and, inline, the layer's tensors. */
+int qquant_write_layer(const struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep, const struct qp_qlinear *layer, struct qp_err *err);
+
+#endif

@@ -1,0 +1,138 @@
+/* The records that qquant appends. Nothing in them depends on time or on the number of threads. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "qquant.h"
+
+static const char *const method_names[] = {"rtn", "gptq", "none"};
+
+void qquant_name(struct qquant *q)
+{
+    char group[24] = "row";
+    if (q->method == QQUANT_NONE) {
+        snprintf(q->id, sizeof q->id, "%s-none", q->base_id);
+        return;
+    }
+    if (q->group_size > 0)
+        snprintf(group, sizeof group, "g%lld", (long long)q->group_size);
+    snprintf(q->id, sizeof q->id, "%s-%s-w%lld%s%s%s%s", q->base_id, method_names[q->method], (long long)q->bits, group, q->sym ? "" : "-asym",
+             q->act_order ? "-act" : "", q->act_order && q->static_groups ? "-static" : "");
+}
+
+/* Bits per linear weight and bytes of the whole model: known before the work, from the shapes. */
+static void sizes(const struct qquant *q, double *bpw, int64_t *bytes)
+{
+    const struct qp_model_config *c = qp_model_config(q->model);
+    double bits = 0, weights = 0;
+    static const char *const slots[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"};
+    for (int64_t l = 0; l < c->n_layers; l++)
+        for (size_t s = 0; s < 7; s++) {
+            const struct qp_weight *w = qp_model_weightf(q->model, "model.layers.%lld.%s.weight", (long long)l, slots[s]);
+            double n = (double)w->rows * (double)w->cols;
+            bits += n * qp_grid_bpw(&q->opt.gptq.grid, w->cols);
+            weights += n;
+        }
+    *bpw = q->method == QQUANT_NONE ? qp_model_linear_bpw(q->model) : bits / weights;
+    *bytes = q->method == QQUANT_NONE ? qp_model_bytes(q->model)
+                                      : qp_model_bytes(q->model) - (int64_t)(qp_model_linear_bpw(q->model) * weights / 8) + (int64_t)(bits / 8);
+}
+
+void qquant_write_model(const struct qquant *q, struct qp_writer *w)
+{
+    double bpw;
+    int64_t bytes;
+    sizes(q, &bpw, &bytes);
+    qp_w_begin(w, "model");
+    qp_w_str(w, "id", q->id);
+    qp_w_str(w, "role", "quantized");
+    qp_w_str(w, "base", q->base_id);
+    if (q->out) {
+        struct qp_err none = {0};
+        char *real = qp_path_real(q->out, &none);
+        qp_w_str(w, "path", real ? real : q->out);
+        qp_free(real);
+    } else {
+        qp_w_bool(w, "inline", true);
+        qp_w_str(w, "base_path", q->base_path);
+    }
+    qp_w_str(w, "arch", qp_model_config(q->model)->arch);
+    qp_w_i64(w, "params", qp_model_params(q->model));
+    qp_w_str(w, "method", method_names[q->method]);
+    qp_w_i64(w, "bits", q->method == QQUANT_NONE ? 16 : q->bits);
+    qp_w_i64(w, "group_size", q->group_size);
+    qp_w_f64(w, "bpw", bpw);
+    qp_w_i64(w, "bytes", bytes);
+    qp_w_map_begin(w, "config");
+    qp_w_str(w, "quant_method", q->method == QQUANT_NONE ? "none" : "gptq");
+    qp_w_i64(w, "bits", q->bits);
+    qp_w_i64(w, "group_size", q->group_size);
+    qp_w_bool(w, "sym", q->sym);
+    qp_w_bool(w, "desc_act", q->act_order && !q->static_groups);
+    qp_w_bool(w, "static_groups", q->static_groups);
+    qp_w_str(w, "checkpoint_format", q->out && q->sym ? "gptq" : "gptq_v2");
+    qp_w_f64(w, "damp_percent", q->damp);
+    qp_w_bool(w, "mse", q->mse);
+    qp_w_i64(w, "sweeps", q->sweeps);
+    qp_w_map_end(w);
+    qp_w_end(w);
+}
+
+static void write_tensor(const struct qquant *q, struct qp_writer *w, const char *weight, const char *part, enum qp_dtype dtype, const int64_t *shape, size_t ndim,
+                         const void *data)
+{
+    char name[192];
+    size_t bytes = (size_t)qp_dtype_info[dtype].block_bytes;
+    for (size_t i = 0; i < ndim; i++)
+        bytes *= (size_t)shape[i];
+    snprintf(name, sizeof name, "%.*s%s", (int)(strlen(weight) - strlen("weight")), weight, part);
+    for (size_t at = 0; at < bytes; at += QP_TENSOR_CHUNK_BYTES) {
+        qp_w_begin(w, "tensor");
+        qp_w_str(w, "model", q->id);
+        qp_w_str(w, "name", name);
+        qp_w_str(w, "dtype", qp_dtype_info[dtype].name);
+        qp_w_i64s(w, "shape", shape, ndim);
+        qp_w_i64(w, "offset", (int64_t)at);
+        qp_w_i64(w, "bytes", (int64_t)bytes);
+        qp_w_bin(w, "data", (const char *)data + at, bytes - at < QP_TENSOR_CHUNK_BYTES ? bytes - at : QP_TENSOR_CHUNK_BYTES);
+        qp_w_end(w);
+    }
+}
+
+static void write_report(const struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep)
+{
+    qp_w_begin(w, "layer");
+    qp_w_str(w, "model", q->id);
+    qp_w_str(w, "name", rep->name);
+    qp_w_str(w, "method", rep->fallback ? "rtn" : method_names[q->method]);
+    qp_w_i64(w, "bits", q->bits);
+    qp_w_i64(w, "group_size", q->group_size);
+    qp_w_f64(w, "mse", rep->error.mse);
+    qp_w_f64(w, "rel_error", rep->error.rel_error);
+    qp_w_f64(w, "snr_db", rep->error.snr_db);
+    qp_w_f64(w, "hessian_trace", rep->hessian_trace);
+    qp_w_f64(w, "damp", rep->damp);
+    qp_w_i64(w, "dead", rep->dead);
+    qp_w_bool(w, "fallback", rep->fallback != NULL);
+    if (rep->fallback)
+        qp_w_str(w, "reason", rep->fallback);
+    qp_w_bool(w, "kept", false);
+    qp_w_end(w);
+}
+
+int qquant_write_layer(const struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep, const struct qp_qlinear *layer, struct qp_err *err)
+{
+    struct qp_gptq_tensors t;
+    write_report(q, w, rep);
+    if (q->dir)
+        return qp_writer_check(w, err);
+    if (qp_qlinear_pack(layer, false, &t, err))
+        return qp_err_context(err, "'%s'", rep->name);
+    write_tensor(q, w, rep->name, "qweight", QP_DT_I32, (int64_t[]){t.cols * t.bits / 32, t.rows}, 2, t.qweight);
+    write_tensor(q, w, rep->name, "qzeros", QP_DT_I32, (int64_t[]){t.n_groups, t.rows * t.bits / 32}, 2, t.qzeros);
+    write_tensor(q, w, rep->name, "scales", QP_DT_F16, (int64_t[]){t.n_groups, t.rows}, 2, t.scales);
+    write_tensor(q, w, rep->name, "g_idx", QP_DT_I32, (int64_t[]){t.cols}, 1, t.g_idx);
+    qp_free((void *)(uintptr_t)t.qweight);
+    return qp_writer_check(w, err);
+}

@@ -13,8 +13,13 @@
 
 #include "base/mem.h"
 
-/* A few microseconds of spinning bridges the gaps between the layers of a forward pass; longer would steal the processor from other stages. */
+/* Some tens of microseconds of spinning bridge the gaps between the layers of a forward pass; longer would steal the processor from other stages. */
 #define SPINS 4000
+
+/* The gate: OPEN while a loop has chunks to give, SLEEPS while the caller waits in the kernel, and the number of workers inside. Only workers inside
+ * can hold up a loop's end, so one that the system has not scheduled, or that wakes late, costs nothing. */
+#define OPEN (1u << 31)
+#define SLEEPS (1u << 30)
 
 struct worker {
     struct qp_pool *pool;
@@ -25,14 +30,15 @@ struct worker {
 struct qp_pool {
     int n_threads, n_started;
     struct worker *workers;
-    /* The job: written before `epoch` is raised, read after. */
+    /* The job: written while the gate is closed and empty, read by those who have come through it. */
     qp_pool_fn *fn;
     void *arg;
     int64_t n, grain;
     bool stop;
     _Alignas(64) atomic_int_fast64_t next;
-    _Alignas(64) _Atomic uint32_t epoch;
-    _Alignas(64) _Atomic uint32_t busy;
+    _Alignas(64) _Atomic uint32_t epoch; /* counts the loops: what workers wait for */
+    _Atomic uint32_t asleep;             /* workers that wait for it in the kernel */
+    _Alignas(64) _Atomic uint32_t gate;
 };
 
 static void pause_cpu(void)
@@ -42,15 +48,20 @@ static void pause_cpu(void)
 #endif
 }
 
-static void wait_while(_Atomic uint32_t *word, uint32_t value)
+/* Spins until *word differs from value; false when it gave up. */
+static bool spin_while(_Atomic uint32_t *word, uint32_t value)
 {
     for (int i = 0; i < SPINS; i++) {
         if (atomic_load_explicit(word, memory_order_acquire) != value)
-            return;
+            return true;
         pause_cpu();
     }
-    while (atomic_load_explicit(word, memory_order_acquire) == value)
-        syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+    return false;
+}
+
+static void sleep_while(_Atomic uint32_t *word, uint32_t value)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
 }
 
 static void wake_all(_Atomic uint32_t *word)
@@ -69,19 +80,56 @@ static void run_chunks(struct qp_pool *p, int thread)
     }
 }
 
+static bool enter(struct qp_pool *p)
+{
+    uint32_t g = atomic_load_explicit(&p->gate, memory_order_relaxed);
+    while (g & OPEN)
+        if (atomic_compare_exchange_weak_explicit(&p->gate, &g, g + 1, memory_order_acquire, memory_order_relaxed))
+            return true;
+    return false;
+}
+
+static void leave(struct qp_pool *p)
+{
+    if (atomic_fetch_sub_explicit(&p->gate, 1, memory_order_release) == (SLEEPS | 1))
+        wake_all(&p->gate);
+}
+
+/* Closes the gate and waits for those inside. */
+static void close_gate(struct qp_pool *p)
+{
+    uint32_t g = atomic_fetch_and_explicit(&p->gate, ~OPEN, memory_order_acq_rel) & ~OPEN;
+    while (g && spin_while(&p->gate, g))
+        g = atomic_load_explicit(&p->gate, memory_order_acquire);
+    if (!g)
+        return;
+    g = atomic_fetch_or_explicit(&p->gate, SLEEPS, memory_order_acq_rel) | SLEEPS;
+    while (g != SLEEPS) {
+        sleep_while(&p->gate, g);
+        g = atomic_load_explicit(&p->gate, memory_order_acquire);
+    }
+    atomic_store_explicit(&p->gate, 0, memory_order_relaxed);
+}
+
 static void *work(void *arg)
 {
     struct worker *w = arg;
     struct qp_pool *p = w->pool;
     uint32_t seen = 0;
     for (;;) {
-        wait_while(&p->epoch, seen);
+        if (!spin_while(&p->epoch, seen)) {
+            atomic_fetch_add(&p->asleep, 1);
+            while (atomic_load(&p->epoch) == seen)
+                sleep_while(&p->epoch, seen);
+            atomic_fetch_sub(&p->asleep, 1);
+        }
         seen = atomic_load_explicit(&p->epoch, memory_order_acquire);
         if (p->stop)
             return NULL;
-        run_chunks(p, w->index);
-        if (atomic_fetch_sub_explicit(&p->busy, 1, memory_order_acq_rel) == 1)
-            wake_all(&p->busy);
+        if (enter(p)) {
+            run_chunks(p, w->index);
+            leave(p);
+        }
     }
 }
 
@@ -158,10 +206,10 @@ void qp_pool_for(struct qp_pool *p, int64_t n, int64_t grain, qp_pool_fn *fn, vo
     p->n = n;
     p->grain = grain;
     atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->busy, (uint32_t)p->n_started, memory_order_relaxed);
-    atomic_fetch_add_explicit(&p->epoch, 1, memory_order_release);
-    wake_all(&p->epoch);
+    atomic_store_explicit(&p->gate, OPEN, memory_order_release);
+    atomic_fetch_add(&p->epoch, 1);
+    if (atomic_load(&p->asleep))
+        wake_all(&p->epoch);
     run_chunks(p, 0);
-    for (uint32_t left; (left = atomic_load_explicit(&p->busy, memory_order_acquire)) != 0;)
-        wait_while(&p->busy, left);
+    close_gate(p);
 }

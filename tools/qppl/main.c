@@ -103,7 +103,7 @@ int main(int argc, char **argv)
                    "the baseline), kld/NAME (KL divergence, nats) and top1/NAME (share of tokens with the same greatest logit).\n\n"
                    "  qppl --model M --text wiki.test.raw > base.qp\n"
                    "  qcalib ... | qquant ... | qppl --text wiki.test.raw --name wikitext2 | qgate gate.json",
-        .opts = options, .input = QP_INPUT_STREAM, .writes_stream = true, .table_on_tty = true,
+        .opts = options, .input = QP_INPUT_STREAM, .writes_stream = true,
         .check = check, .on_record = on_record, .on_end = on_end, .release = release, .ctx = &app,
     };
     return qp_tool_main(&tool, argc, argv);

@@ -218,7 +218,7 @@ int main(int argc, char **argv)
                    "mse, rel_error = tr(E H E')/tr(W H W'), snr_db, damp, dead inputs, fallback.\n\n"
                    "  qcalib --model M --general c4.jsonl | qquant --bits 4 --group-size 64 | qppl --text wiki.test.raw\n"
                    "  qcalib ... | qquant --asym --act-order -o model-gptq > record.qp",
-        .opts = options, .input = QP_INPUT_STREAM, .writes_stream = true, .table_on_tty = true,
+        .opts = options, .input = QP_INPUT_STREAM, .writes_stream = true,
         .check = check, .on_record = on_record, .on_end = on_end, .release = release, .ctx = &app,
     };
     return qp_tool_main(&tool, argc, argv);

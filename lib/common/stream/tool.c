@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "stream/report.h"
 
 static volatile sig_atomic_t interrupted;
 
@@ -70,16 +72,40 @@ static int read_input(struct qp_tool_run *run)
     return r;
 }
 
+/* Standard output is a terminal: the stream went to memory, and a person gets its table. */
+static int print_table(int fd, struct qp_err *err)
+{
+    struct qp_reader *rd;
+    struct qp_report *rep;
+    struct qp_record rec;
+    struct qp_buf out = QP_BUF_INIT;
+    lseek(fd, 0, SEEK_SET);
+    if (qp_reader_new(&rd, fd, "the stream", err))
+        return err->code;
+    int r = qp_report_new(&rep, err);
+    while (!r && (r = qp_reader_next(rd, &rec, err)) == 1)
+        r = qp_report_record(rep, &rec, err);
+    if (!r && !qp_report_empty(rep))
+        qp_report_print(rep, QP_TABLE_TEXT, &out);
+    if (!r && out.len)
+        fwrite(out.data, 1, out.len, stdout); /* checked when standard output is closed */
+    qp_buf_release(&out);
+    qp_report_free(rep);
+    qp_reader_free(rd);
+    return r;
+}
+
 /* The work between the options and the exit status. Returns 0 or a QP_E_*; a gate's verdict is passed on after the end record. */
 static int run_tool(struct qp_tool_run *run, int argc, char **argv)
 {
     const struct qp_tool *tool = run->tool;
-    int r = tool->check ? tool->check(run, tool->ctx) : 0;
+    int r = tool->check ? tool->check(run, tool->ctx) : 0, memory = -1;
     if (r < 0)
         return r;
     if (tool->writes_stream) {
-        bool terminal = isatty(STDOUT_FILENO);
-        if (qp_writer_new(&run->out, terminal ? -1 : STDOUT_FILENO, &run->err))
+        if (isatty(STDOUT_FILENO) && (memory = memfd_create(tool->name, MFD_CLOEXEC)) < 0)
+            return qp_err_errno(&run->err, QP_E_RESOURCE, "no memory for the stream");
+        if (qp_writer_new(&run->out, memory >= 0 ? memory : STDOUT_FILENO, &run->err))
             return run->err.code;
         qp_w_head(run->out, tool->name, argc, argv, run->seed);
     }
@@ -96,6 +122,10 @@ static int run_tool(struct qp_tool_run *run, int argc, char **argv)
         qp_w_tail(run->out, tool->name, interrupted ? "interrupted" : "ok");
         r = qp_writer_flush(run->out, &run->err);
     }
+    if (!r && memory >= 0)
+        r = print_table(memory, &run->err);
+    if (memory >= 0)
+        close(memory);
     return r ? r : verdict;
 }
 

@@ -38,8 +38,8 @@ struct qp_tool {
     const char *details;        /* paragraphs for --help after the options: what it reads and appends, examples; may be NULL */
     const struct qp_opt *opts;
     enum qp_tool_input input;
-    bool writes_stream;         /* false: output is text on standard output (qcat, qreport); no head, end or copying */
-    bool table_on_tty;          /* standard output on a terminal: print qp_table of the result records, never binary */
+    bool writes_stream;         /* standard output on a terminal gets qp_report's table instead, never binary;
+                                 * false: output is text on standard output (qcat, qreport); no head, end or copying */
     int (*check)(struct qp_tool_run *run, void *ctx);                                /* may be NULL; < 0: run->err is set */
     int (*on_record)(struct qp_tool_run *run, void *ctx, const struct qp_record *rec); /* may be NULL; 0: copy on, 1: drop, < 0 error */
     int (*on_end)(struct qp_tool_run *run, void *ctx);  /* may be NULL; 0, or a QP_E_*: QP_E_GATE and QP_E_UNDECIDED still write `end` */

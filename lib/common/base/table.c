@@ -1,0 +1,124 @@
+#include "base/table.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void qp_table_column(struct qp_table *t, const char *name, bool right)
+{
+    if (t->n_columns == QP_TABLE_COLUMNS)
+        return;
+    t->names[t->n_columns] = name;
+    t->right[t->n_columns++] = right;
+}
+
+void qp_table_cell(struct qp_table *t, const char *fmt, ...)
+{
+    if (t->n_cells == t->cap) {
+        size_t cap = t->cap ? 2 * t->cap : 64;
+        char **grown = realloc(t->cells, cap * sizeof *grown);
+        if (!grown) {
+            t->failed = true;
+            return;
+        }
+        t->cells = grown;
+        t->cap = cap;
+    }
+    struct qp_buf b = QP_BUF_INIT;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    char *at = n >= 0 ? qp_buf_grow(&b, (size_t)n) : NULL;
+    va_start(ap, fmt);
+    if (at)
+        vsnprintf(at, (size_t)n + 1, fmt, ap);
+    va_end(ap);
+    t->failed |= !at;
+    t->cells[t->n_cells++] = b.data; /* the buffer's block, freed with free */
+}
+
+static size_t width(const char *s)
+{
+    size_t n = 0;
+    for (; s && *s; s++)
+        n += ((unsigned char)*s & 0xc0) != 0x80;
+    return n;
+}
+
+static void pad(struct qp_buf *out, const char *s, size_t to, bool right)
+{
+    size_t w = width(s);
+    size_t fill = to > w ? to - w : 0;
+    if (right)
+        qp_buf_addf(out, "%*s", (int)fill, "");
+    qp_buf_adds(out, s ? s : "");
+    if (!right)
+        qp_buf_addf(out, "%*s", (int)fill, "");
+}
+
+static void csv_cell(struct qp_buf *out, const char *s)
+{
+    if (!s || !strpbrk(s, ",\"\n\r")) {
+        qp_buf_adds(out, s ? s : "");
+        return;
+    }
+    qp_buf_adds(out, "\"");
+    for (; *s; s++)
+        qp_buf_addf(out, *s == '"' ? "\"%c" : "%c", *s);
+    qp_buf_adds(out, "\"");
+}
+
+static void row(const struct qp_table *t, enum qp_table_format f, const char *const *cells, const size_t *widths, struct qp_buf *out)
+{
+    for (int c = 0; c < t->n_columns; c++) {
+        if (f == QP_TABLE_CSV) {
+            qp_buf_adds(out, c ? "," : "");
+            csv_cell(out, cells[c]);
+            continue;
+        }
+        qp_buf_adds(out, f == QP_TABLE_MARKDOWN ? "| " : c ? "  " : "");
+        bool last = f == QP_TABLE_TEXT && c == t->n_columns - 1 && !t->right[c];
+        pad(out, cells[c], last ? 0 : widths[c], t->right[c]);
+        qp_buf_adds(out, f == QP_TABLE_MARKDOWN ? " " : "");
+    }
+    qp_buf_adds(out, f == QP_TABLE_MARKDOWN ? "|\n" : "\n");
+}
+
+static void rule(const struct qp_table *t, enum qp_table_format f, const size_t *widths, struct qp_buf *out)
+{
+    for (int c = 0; c < t->n_columns; c++) {
+        qp_buf_adds(out, f == QP_TABLE_MARKDOWN ? "|" : c ? "  " : "");
+        size_t n = f == QP_TABLE_MARKDOWN ? widths[c] + 2 : widths[c];
+        for (size_t i = 0; i < n; i++)
+            qp_buf_adds(out, f == QP_TABLE_MARKDOWN && t->right[c] && i == n - 1 ? ":" : "-");
+    }
+    qp_buf_adds(out, f == QP_TABLE_MARKDOWN ? "|\n" : "\n");
+}
+
+void qp_table_print(const struct qp_table *t, enum qp_table_format f, struct qp_buf *out)
+{
+    size_t widths[QP_TABLE_COLUMNS];
+    if (!t->n_columns)
+        return;
+    for (int c = 0; c < t->n_columns; c++)
+        widths[c] = width(t->names[c]);
+    for (size_t i = 0; i < t->n_cells; i++) {
+        size_t w = width(t->cells[i]), c = i % (size_t)t->n_columns;
+        widths[c] = w > widths[c] ? w : widths[c];
+    }
+    row(t, f, t->names, widths, out);
+    if (f != QP_TABLE_CSV)
+        rule(t, f, widths, out);
+    for (size_t i = 0; i + (size_t)t->n_columns <= t->n_cells; i += (size_t)t->n_columns)
+        row(t, f, (const char *const *)t->cells + i, widths, out);
+}
+
+void qp_table_release(struct qp_table *t)
+{
+    for (size_t i = 0; i < t->n_cells; i++)
+        free(t->cells[i]);
+    free(t->cells);
+    *t = (struct qp_table){0};
+}

@@ -112,7 +112,7 @@ static void key_block(struct state *st, const struct job *j, const uint32_t *kp,
     for (int r = 0; r < rows; r += MR) {
         int mr = rows - r < MR ? rows - r : MR;
         for (int64_t n = 0; n < KEYS; n += NR)
-            BY_ROWS(mr, tile_pairs, st->s + r * KEYS + n, KEYS, NR, false, st->q + r * k2, k2, kp + (key0 + n) * k2, k2)
+            tile_pairs(mr, st->s + r * KEYS + n, KEYS, NR, false, st->q + r * k2, k2, kp + (key0 + n) * k2, k2);
         for (int i = r; i < r + mr; i++) {
             int64_t last = j->pos0 + t0 + i, first = j->s->window ? last + 1 - j->s->window : 0;
             float alpha = softmax_row(st->s + i * KEYS, st->p + i * (KEYS / 2), first - key0, last - key0, &st->m[i], &st->l[i]);
@@ -121,7 +121,7 @@ static void key_block(struct state *st, const struct job *j, const uint32_t *kp,
                     v_store(st->o + i * hp + d, v_mul(v_load(st->o + i * hp + d), v_set1(alpha)));
         }
         for (int64_t d = 0; d < hp; d += NR)
-            BY_ROWS(mr, tile_pairs, st->o + r * hp + d, hp, NR, true, st->p + r * (KEYS / 2), KEYS / 2, vp + d * cap2 + key0 / 2 * NR, KEYS / 2)
+            tile_pairs(mr, st->o + r * hp + d, hp, NR, true, st->p + r * (KEYS / 2), KEYS / 2, vp + d * cap2 + key0 / 2 * NR, KEYS / 2);
     }
 }
 

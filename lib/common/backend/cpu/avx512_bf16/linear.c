@@ -85,7 +85,7 @@ static void tasks(void *arg, int64_t begin, int64_t end, int thread)
         int64_t n = j->N - p * NR < NR ? j->N - p * NR : NR;
         for (int64_t t = t0; t < t1; t += MR) {
             int mr = t1 - t < MR ? (int)(t1 - t) : MR;
-            BY_ROWS(mr, tile_pairs, j->y + t * j->ldy + p * NR, j->ldy, n, j->accumulate, j->xb + t * k2, k2, j->w + p * k2 * NR, k2)
+            tile_pairs(mr, j->y + t * j->ldy + p * NR, j->ldy, n, j->accumulate, j->xb + t * k2, k2, j->w + p * k2 * NR, k2);
         }
     }
 }

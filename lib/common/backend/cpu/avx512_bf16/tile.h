@@ -5,22 +5,23 @@
 
 #include "backend/cpu/simd/vec.h"
 
-INLINE void tile_pairs(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const uint32_t *x, int64_t ldx, const uint32_t *panel, int64_t K2)
+INLINE void tile_pairs_body(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const uint32_t *x, int64_t ldx, const uint32_t *panel, int64_t K2)
 {
     vf acc[MR][NV];
     tile_load(acc, mr, accumulate ? y : NULL, ldy, n);
     for (int64_t k = 0; k < K2; k++) {
         __m512i b[NV];
-        for (int j = 0; j < NV; j++)
+        UNROLL for (int j = 0; j < NV; j++)
             b[j] = _mm512_loadu_si512(panel + k * NR + j * VL);
-        for (int i = 0; i < mr; i++) {
+        UNROLL for (int i = 0; i < mr; i++) {
             __m512i a = _mm512_set1_epi32((int)x[i * ldx + k]);
-            for (int j = 0; j < NV; j++)
+            UNROLL for (int j = 0; j < NV; j++)
                 acc[i][j] = _mm512_dpbf16_ps(acc[i][j], (__m512bh)a, (__m512bh)b[j]);
         }
     }
     tile_store(acc, mr, y, ldy, n);
 }
+DEFINE_TILE(tile_pairs, uint32_t, uint32_t)
 
 /* 32 floats to 32 bf16, nearest even, in order. */
 INLINE __m512i to_bf16(__m512 low, __m512 high)

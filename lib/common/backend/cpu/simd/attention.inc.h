@@ -8,6 +8,8 @@
 #include "backend/cpu/variants.h"
 #include "base/half.h"
 
+DEFINE_TILE(tile_f32, float, float)
+
 #define KEYS 128
 #define QROWS (4 * MR)
 
@@ -115,7 +117,7 @@ static void key_block(struct tile_state *st, const struct attention_job *j, cons
     for (int r = 0; r < rows; r += MR) {
         int mr = rows - r < MR ? rows - r : MR;
         for (int64_t n = 0; n < KEYS; n += NR)
-            BY_ROWS(mr, tile_f32, st->s + r * KEYS + n, KEYS, NR, false, st->q + r * hd, hd, kp + (key0 + n) * hd, hd)
+            tile_f32(mr, st->s + r * KEYS + n, KEYS, NR, false, st->q + r * hd, hd, kp + (key0 + n) * hd, hd);
         for (int i = r; i < r + mr; i++) {
             int64_t last = j->pos0 + t0 + i, first = j->s->window ? last + 1 - j->s->window : 0;
             float alpha = softmax_row(st->s + i * KEYS, first - key0, last - key0, &st->m[i], &st->l[i], j->bf16);
@@ -124,7 +126,7 @@ static void key_block(struct tile_state *st, const struct attention_job *j, cons
                     v_store(st->o + i * hp + d, v_mul(v_load(st->o + i * hp + d), v_set1(alpha)));
         }
         for (int64_t d = 0; d < hp; d += NR)
-            BY_ROWS(mr, tile_f32, st->o + r * hp + d, hp, NR, true, st->s + r * KEYS, KEYS, vp + d * cap + key0 * NR, KEYS)
+            tile_f32(mr, st->o + r * hp + d, hp, NR, true, st->s + r * KEYS, KEYS, vp + d * cap + key0 * NR, KEYS);
     }
 }
 

@@ -6,6 +6,9 @@
 #include "backend/cpu/variants.h"
 #include "base/half.h"
 
+DEFINE_TILE(tile_f32, float, float)
+DEFINE_TILE(tile_bf16, float, uint16_t)
+
 #define ROW_BLOCK 96 /* rows that share a panel while it is in the second-level cache */
 
 struct linear_job {
@@ -80,9 +83,9 @@ static void linear_tasks(void *arg, int64_t begin, int64_t end, int thread)
             float *y = j->y + t * j->ldy + p * NR;
             const float *x = j->x + t * j->ldx;
             if (j->w)
-                BY_ROWS(mr, tile_f32, y, j->ldy, n, j->accumulate, x, j->ldx, j->w + p * j->K * NR, j->K)
+                tile_f32(mr, y, j->ldy, n, j->accumulate, x, j->ldx, j->w + p * j->K * NR, j->K);
             else
-                BY_ROWS(mr, tile_bf16, y, j->ldy, n, j->accumulate, x, j->ldx, j->wb + p * j->K * NR, j->K)
+                tile_bf16(mr, y, j->ldy, n, j->accumulate, x, j->ldx, j->wb + p * j->K * NR, j->K);
         }
     }
 }

@@ -94,22 +94,23 @@ struct sub_job {
     int64_t ldc, lda, ldb, M, N, K;
 };
 
-INLINE void sub_tile(int mr, float *c, int64_t ldc, int64_t n, const float *a, int64_t lda, const float *panel, int64_t K)
+INLINE void tile_sub_body(int mr, float *c, int64_t ldc, int64_t n, bool accumulate, const float *a, int64_t lda, const float *panel, int64_t K)
 {
     vf acc[MR][NV];
-    tile_load(acc, mr, c, ldc, n);
+    tile_load(acc, mr, accumulate ? c : NULL, ldc, n);
     for (int64_t k = 0; k < K; k++) {
         vf b[NV];
-        for (int q = 0; q < NV; q++)
+        UNROLL for (int q = 0; q < NV; q++)
             b[q] = v_load(panel + k * NR + q * VL);
-        for (int i = 0; i < mr; i++) {
+        UNROLL for (int i = 0; i < mr; i++) {
             vf s = v_set1(a[i * lda + k]);
-            for (int q = 0; q < NV; q++)
+            UNROLL for (int q = 0; q < NV; q++)
                 acc[i][q] = v_fnma(s, b[q], acc[i][q]);
         }
     }
     tile_store(acc, mr, c, ldc, n);
 }
+DEFINE_TILE(tile_sub, float, float)
 
 static void sub_tasks(void *arg, int64_t begin, int64_t end, int thread)
 {
@@ -126,7 +127,7 @@ static void sub_tasks(void *arg, int64_t begin, int64_t end, int thread)
             }
             for (int64_t m = 0; m < j->M; m += MR) {
                 int mr = j->M - m < MR ? (int)(j->M - m) : MR;
-                BY_ROWS(mr, sub_tile, j->c + m * j->ldc + p * NR, j->ldc, n, j->a + m * j->lda + k0, j->lda, panel, kn)
+                tile_sub(mr, j->c + m * j->ldc + p * NR, j->ldc, n, true, j->a + m * j->lda + k0, j->lda, panel, kn);
             }
         }
     }

@@ -118,49 +118,85 @@ INLINE vf v_exp(vf x)
     return v_select_lt(x, low, v_set1(0.f), v_scale2(p, n));
 }
 
+/* The loops over a tile must be unrolled before the compiler decides what lives in registers. */
+#define UNROLL _Pragma("GCC unroll 8")
+
 /* The register tile: y[mr, NV*VL] (+)= x[mr, K] * panel [K, NR]. Sums run over k in order, so a row does not depend on mr. */
 #define TILE_BODY(mr, K, BROADCAST, LOAD)                                                                                   \
     for (int64_t k = 0; k < (K); k++) {                                                                                     \
         vf b[NV];                                                                                                           \
-        for (int j = 0; j < NV; j++)                                                                                        \
+        UNROLL for (int j = 0; j < NV; j++)                                                                                 \
             b[j] = LOAD(k, j);                                                                                              \
-        for (int i = 0; i < (mr); i++) {                                                                                    \
+        UNROLL for (int i = 0; i < (mr); i++) {                                                                             \
             vf a = BROADCAST(i, k);                                                                                         \
-            for (int j = 0; j < NV; j++)                                                                                    \
+            UNROLL for (int j = 0; j < NV; j++)                                                                             \
                 acc[i][j] = v_fma(a, b[j], acc[i][j]);                                                                      \
         }                                                                                                                   \
     }
 
+INLINE int64_t lanes(int64_t n, int j)
+{
+    int64_t left = n - j * VL;
+    return left < 0 ? 0 : left < VL ? left : VL;
+}
+
+/* y NULL: zeros. n: columns that exist. */
 INLINE void tile_load(vf acc[MR][NV], int mr, const float *y, int64_t ldy, int64_t n)
 {
-    for (int i = 0; i < mr; i++)
-        for (int j = 0; j < NV; j++) {
-            int64_t left = n - j * VL;
-            acc[i][j] = !y || left <= 0 ? v_set1(0) : left >= VL ? v_load(y + i * ldy + j * VL) : v_load_n(y + i * ldy + j * VL, left);
-        }
+    UNROLL for (int i = 0; i < mr; i++)
+        UNROLL for (int j = 0; j < NV; j++)
+            acc[i][j] = v_set1(0);
+    if (!y)
+        return;
+    if (n >= NR) {
+        UNROLL for (int i = 0; i < mr; i++)
+            UNROLL for (int j = 0; j < NV; j++)
+                acc[i][j] = v_load(y + i * ldy + j * VL);
+        return;
+    }
+    UNROLL for (int i = 0; i < mr; i++)
+        UNROLL for (int j = 0; j < NV; j++)
+            acc[i][j] = v_load_n(y + i * ldy + j * VL, lanes(n, j));
 }
 
 INLINE void tile_store(vf acc[MR][NV], int mr, float *y, int64_t ldy, int64_t n)
 {
-    for (int i = 0; i < mr; i++)
-        for (int j = 0; j < NV; j++) {
-            int64_t left = n - j * VL;
-            if (left >= VL)
+    if (n >= NR) {
+        UNROLL for (int i = 0; i < mr; i++)
+            UNROLL for (int j = 0; j < NV; j++)
                 v_store(y + i * ldy + j * VL, acc[i][j]);
-            else if (left > 0)
-                v_store_n(y + i * ldy + j * VL, acc[i][j], left);
-        }
+        return;
+    }
+    UNROLL for (int i = 0; i < mr; i++)
+        UNROLL for (int j = 0; j < NV; j++)
+            v_store_n(y + i * ldy + j * VL, acc[i][j], lanes(n, j));
 }
 
-/* Calls tile(mr, ...) with a constant mr, so that each row count has its own unrolled loop. */
-#define BY_ROWS(mr, tile, ...)                                                                                              \
-    switch (mr) {                                                                                                           \
-    case 6: tile(6, __VA_ARGS__); break;                                                                                    \
-    case 5: tile(5, __VA_ARGS__); break;                                                                                    \
-    case 4: tile(4, __VA_ARGS__); break;                                                                                    \
-    case 3: tile(3, __VA_ARGS__); break;                                                                                    \
-    case 2: tile(2, __VA_ARGS__); break;                                                                                    \
-    default: tile(1, __VA_ARGS__); break;                                                                                   \
+/* Defines tile(mr, y, ldy, n, accumulate, x, ldx, panel, K): the tile's body once for each row count, as functions of their own, so that
+ * register allocation sees nothing but the loop. */
+#define TILE_ROWS(tile, xtype, ptype, mr)                                                                                   \
+    static __attribute__((noinline)) void tile##_##mr(float *y, int64_t ldy, int64_t n, bool accumulate, const xtype *x, int64_t ldx, \
+                                                      const ptype *panel, int64_t K)                                        \
+    {                                                                                                                       \
+        tile##_body(mr, y, ldy, n, accumulate, x, ldx, panel, K);                                                           \
+    }
+#define DEFINE_TILE(tile, xtype, ptype)                                                                                     \
+    TILE_ROWS(tile, xtype, ptype, 1)                                                                                        \
+    TILE_ROWS(tile, xtype, ptype, 2)                                                                                        \
+    TILE_ROWS(tile, xtype, ptype, 3)                                                                                        \
+    TILE_ROWS(tile, xtype, ptype, 4)                                                                                        \
+    TILE_ROWS(tile, xtype, ptype, 5)                                                                                        \
+    TILE_ROWS(tile, xtype, ptype, 6)                                                                                        \
+    static inline void tile(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const xtype *x, int64_t ldx, const ptype *panel, int64_t K) \
+    {                                                                                                                       \
+        switch (mr) {                                                                                                       \
+        case 6: tile##_6(y, ldy, n, accumulate, x, ldx, panel, K); break;                                                   \
+        case 5: tile##_5(y, ldy, n, accumulate, x, ldx, panel, K); break;                                                   \
+        case 4: tile##_4(y, ldy, n, accumulate, x, ldx, panel, K); break;                                                   \
+        case 3: tile##_3(y, ldy, n, accumulate, x, ldx, panel, K); break;                                                   \
+        case 2: tile##_2(y, ldy, n, accumulate, x, ldx, panel, K); break;                                                   \
+        default: tile##_1(y, ldy, n, accumulate, x, ldx, panel, K); break;                                                  \
+        }                                                                                                                   \
     }
 
 #define ROW(i, k) v_set1(x[(i) * ldx + (k)])
@@ -168,7 +204,7 @@ INLINE void tile_store(vf acc[MR][NV], int mr, float *y, int64_t ldy, int64_t n)
 #define COL_BF16(k, j) v_load_bf16(panel + (k) * NR + (j) * VL)
 
 /* panel [K][NR] of float32, or of bf16 that is widened as it is read */
-INLINE void tile_f32(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const float *x, int64_t ldx, const float *panel, int64_t K)
+INLINE void tile_f32_body(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const float *x, int64_t ldx, const float *panel, int64_t K)
 {
     vf acc[MR][NV];
     tile_load(acc, mr, accumulate ? y : NULL, ldy, n);
@@ -176,7 +212,7 @@ INLINE void tile_f32(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, 
     tile_store(acc, mr, y, ldy, n);
 }
 
-INLINE void tile_bf16(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const float *x, int64_t ldx, const uint16_t *panel, int64_t K)
+INLINE void tile_bf16_body(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const float *x, int64_t ldx, const uint16_t *panel, int64_t K)
 {
     vf acc[MR][NV];
     tile_load(acc, mr, accumulate ? y : NULL, ldy, n);

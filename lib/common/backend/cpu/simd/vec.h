@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
 #define MR 6
@@ -134,42 +135,38 @@ INLINE vf v_exp(vf x)
         }                                                                                                                   \
     }
 
-INLINE int64_t lanes(int64_t n, int j)
-{
-    int64_t left = n - j * VL;
-    return left < 0 ? 0 : left < VL ? left : VL;
-}
-
-/* y NULL: zeros. n: columns that exist. */
+/* y NULL: zeros. n: columns that exist; a panel's ragged edge goes through memory, so that whole panels see full vectors only. */
 INLINE void tile_load(vf acc[MR][NV], int mr, const float *y, int64_t ldy, int64_t n)
 {
+    float edge[MR * NR];
     UNROLL for (int i = 0; i < mr; i++)
         UNROLL for (int j = 0; j < NV; j++)
             acc[i][j] = v_set1(0);
     if (!y)
         return;
-    if (n >= NR) {
-        UNROLL for (int i = 0; i < mr; i++)
-            UNROLL for (int j = 0; j < NV; j++)
-                acc[i][j] = v_load(y + i * ldy + j * VL);
-        return;
+    if (n < NR) {
+        memset(edge, 0, sizeof edge);
+        for (int i = 0; i < mr; i++)
+            memcpy(edge + i * NR, y + i * ldy, (size_t)n * sizeof *y);
+        y = edge;
+        ldy = NR;
     }
     UNROLL for (int i = 0; i < mr; i++)
         UNROLL for (int j = 0; j < NV; j++)
-            acc[i][j] = v_load_n(y + i * ldy + j * VL, lanes(n, j));
+            acc[i][j] = v_load(y + i * ldy + j * VL);
 }
 
 INLINE void tile_store(vf acc[MR][NV], int mr, float *y, int64_t ldy, int64_t n)
 {
-    if (n >= NR) {
-        UNROLL for (int i = 0; i < mr; i++)
-            UNROLL for (int j = 0; j < NV; j++)
-                v_store(y + i * ldy + j * VL, acc[i][j]);
-        return;
-    }
+    float edge[MR * NR];
+    float *to = n < NR ? edge : y;
+    int64_t ld = n < NR ? NR : ldy;
     UNROLL for (int i = 0; i < mr; i++)
         UNROLL for (int j = 0; j < NV; j++)
-            v_store_n(y + i * ldy + j * VL, acc[i][j], lanes(n, j));
+            v_store(to + i * ld + j * VL, acc[i][j]);
+    if (n < NR)
+        for (int i = 0; i < mr; i++)
+            memcpy(y + i * ldy, edge + i * NR, (size_t)n * sizeof *y);
 }
 
 /* Defines tile(mr, y, ldy, n, accumulate, x, ldx, panel, K): the tile's body once for each row count, as functions of their own, so that

@@ -1,4 +1,5 @@
 # How sources become archives (one a layer), tools, tests, benches and fuzzers.
+Q := $(if $(V),,@)
 LAYERS := base stats stream text model backend engine quant eval
 REVERSED := eval quant engine backend model text stream stats base
 WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wvla -Wconversion -Wno-sign-conversion $(if $(WERROR),-Werror)
@@ -30,13 +31,15 @@ $(foreach l,$(LAYERS),$(eval $(call LAYER_RULE,$(l))))
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(ISA_$(notdir $(patsubst %/,%,$(dir $<)))) -c -o $@ $<
+	@$(if $(V),:,echo '  CC    $<')
+	$(Q)$(CC) $(CFLAGS_ALL) $(ISA_$(notdir $(patsubst %/,%,$(dir $<)))) -c -o $@ $<
 
 TOOLS := $(notdir $(patsubst %/,%,$(dir $(wildcard tools/*/main.c))))
 define TOOL_RULE
 $(B)/bin/$(1): $$(call obj,$$(wildcard tools/$(1)/*.c)) $(LINK_LAYERS)
 	@mkdir -p $$(@D)
-	$$(CC) $(SAN_FLAGS) -pthread $$(LDFLAGS) -o $$@ $$^ $$(LIBS)
+	@$$(if $$(V),:,echo '  LINK  $$@')
+	$$(Q)$$(CC) $(SAN_FLAGS) -pthread $$(LDFLAGS) -o $$@ $$^ $$(LIBS)
 endef
 $(foreach t,$(TOOLS),$(eval $(call TOOL_RULE,$(t))))
 
@@ -46,7 +49,8 @@ TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/*/test_*.c
 define TEST_RULE
 $(B)/tests/$(1)/%: tests/unit/$(1)/%.c $(foreach l,$(call below,$(1),$(REVERSED)),$(B)/lib/libqp_$(l).a)
 	@mkdir -p $$(@D)
-	$$(CC) $$(CFLAGS_ALL) -Itests -o $$@ $$(filter %.c %.a,$$^) $$(LIBS) -lcmocka
+	@$$(if $$(V),:,echo '  TEST  $$@')
+	$$(Q)$$(CC) $$(CFLAGS_ALL) -Itests -o $$@ $$(filter %.c %.a,$$^) $$(LIBS) -lcmocka
 endef
 $(foreach l,$(LAYERS),$(eval $(call TEST_RULE,$(l))))
 

@@ -51,78 +51,166 @@ struct store_job {
     int64_t ldk, ldv, pos0;
 };
 
-/* Positions 2p and 2p+1 share a word of the values, so chunks are even: each word is written by one thread. */
+static void store_key(uint16_t *kp, const float *k, int64_t hd, int64_t pos)
+{
+    const __m512i step = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(NR));
+    uint16_t *to = kp + (pos / NR * pairs(hd) * NR + pos % NR) * 2;
+    int64_t d = 0;
+    for (; d + 2 * VL <= hd; d += 2 * VL)
+        _mm512_i32scatter_epi32(to + d * NR, step, to_bf16(v_load(k + d), v_load(k + d + VL)), 4);
+    for (; d < hd; d++)
+        to[d / 2 * NR * 2 + (d & 1)] = qp_f32_to_bf16(k[d]);
+}
+
+static void store_value(uint16_t *vp, const float *v, int64_t hd, int64_t pos, int64_t cap2)
+{
+    uint16_t *to = vp + pos / 2 * NR * 2 + (pos & 1);
+    for (int64_t d = 0; d < hd; d++)
+        to[d / NR * cap2 * NR * 2 + d % NR * 2] = qp_f32_to_bf16(v[d]);
+}
+
+/* Positions pos (even) and pos + 1 at once: whole words. */
+static void store_value_pair(uint16_t *vp, const float *v0, const float *v1, int64_t hd, int64_t pos, int64_t cap2)
+{
+    int64_t d = 0;
+    for (; d + VL <= hd; d += VL) {
+        __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(v_load(v0 + d))), high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(v_load(v1 + d)));
+        _mm512_storeu_si512(vp + (d / NR * cap2 + pos / 2) * NR * 2 + d % NR * 2, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+    }
+    for (; d < hd; d++) {
+        uint16_t *to = vp + (d / NR * cap2 + pos / 2) * NR * 2 + d % NR * 2;
+        to[0] = qp_f32_to_bf16(v0[d]);
+        to[1] = qp_f32_to_bf16(v1[d]);
+    }
+}
+
+/* Positions 2p and 2p+1 share a word of the values. Chunks are cut at even positions, so each word is written by one thread. */
 static void store_rows(void *arg, int64_t begin, int64_t end, int thread)
 {
     const struct store_job *j = arg;
     const struct qp_attn_shape *s = j->s;
-    int64_t hd = s->head_dim, k2 = pairs(hd), cap2 = padded(s->capacity, KEYS) / 2;
+    int64_t hd = s->head_dim, cap2 = padded(s->capacity, KEYS) / 2;
     (void)thread;
+    begin = begin > j->pos0 ? begin : j->pos0;
     for (int64_t h = 0; h < s->n_kv_heads; h++) {
         uint16_t *kp = j->cache + (size_t)h * head_words(s) * 2, *vp = kp + k_words(s) * 2;
-        for (int64_t t = begin; t < end; t++) {
-            int64_t pos = j->pos0 + t;
-            uint16_t *kd = kp + (pos / NR * k2 * NR + pos % NR) * 2, *vd = vp + pos / 2 * NR * 2 + (pos & 1);
-            for (int64_t d = 0; d < hd; d++) {
-                kd[d / 2 * NR * 2 + (d & 1)] = qp_f32_to_bf16(j->k[t * j->ldk + h * hd + d]);
-                vd[d / NR * cap2 * NR * 2 + d % NR * 2] = qp_f32_to_bf16(j->v[t * j->ldv + h * hd + d]);
+        for (int64_t pos = begin; pos < end; pos++) {
+            const float *k = j->k + (pos - j->pos0) * j->ldk + h * hd, *v = j->v + (pos - j->pos0) * j->ldv + h * hd;
+            store_key(kp, k, hd, pos);
+            if (pos & 1 || pos + 1 == end) {
+                store_value(vp, v, hd, pos, cap2);
+                continue;
             }
+            store_value_pair(vp, v, v + j->ldv, hd, pos, cap2);
+            store_key(kp, k + j->ldk, hd, ++pos);
         }
     }
+}
+
+struct range {
+    struct store_job *job;
+    int64_t first, end;
+};
+
+static void store_range(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct range *r = arg;
+    end += r->first;
+    store_rows(r->job, begin + r->first, end < r->end ? end : r->end, thread);
 }
 
 void qp_avx512_bf16_kv_bf16_store(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk,
                                   const float *v, int64_t ldv, int64_t pos0, int64_t T)
 {
     struct store_job j = {cache, s, k, v, ldk, ldv, pos0};
-    qp_pool_for(ex->pool, T, 64, store_rows, &j);
+    struct range r = {&j, pos0 & ~(int64_t)1, pos0 + T};
+    qp_pool_for(ex->pool, T > 0 ? r.end - r.first : 0, 64, store_range, &r);
 }
 
+/* Scores and probabilities of one register tile of rows; running maxima and sums of all rows, the sums still spread over a vector. */
 struct state {
-    uint32_t q[QROWS * QP_MAX_HEAD_DIM / 2], p[QROWS * KEYS / 2];
-    float s[QROWS * KEYS], o[QROWS * QP_MAX_HEAD_DIM], m[QROWS], l[QROWS];
-};
+    float s[MR * KEYS], o[QROWS * QP_MAX_HEAD_DIM], l[QROWS * VL], m[QROWS];
+    uint32_t p[MR * KEYS / 2], q[QROWS * QP_MAX_HEAD_DIM / 2];
+} __attribute__((aligned(64)));
 
-static float softmax_row(float *s, uint32_t *p, int64_t first, int64_t last, float *m, float *l)
+/* 2^x for x <= LEEWAY or so; 0 far below; NaN stays. The polynomial (relative error 2.6e-6) is finer than the bf16 that the result is rounded to. */
+INLINE vf exp2_coarse(vf x)
 {
-    if (first > 0 || last < KEYS - 1)
-        for (int64_t i = 0; i < KEYS; i++)
-            if (i < first || i > last)
-                s[i] = -INFINITY;
-    vf most = v_max(v_load(s), v_load(s + VL));
-    for (int i = 2 * VL; i < KEYS; i += VL)
-        most = v_max(most, v_load(s + i));
-    float new_m = v_hmax(most);
-    new_m = new_m > *m ? new_m : *m;
-    vf sum = v_set1(0), shift = v_set1(new_m);
-    for (int i = 0; i < KEYS; i += 2 * VL) {
-        vf a = v_exp(v_sub(v_load(s + i), shift)), b = v_exp(v_sub(v_load(s + i + VL), shift));
-        sum = v_add(sum, v_add(a, b));
-        _mm512_storeu_si512(p + i / 2, to_bf16(a, b));
-    }
-    float alpha = *m == new_m ? 1.f : expf(*m - new_m);
-    *l = *l * alpha + v_hsum(sum);
-    *m = new_m;
-    return alpha;
+    x = v_max(v_set1(-200.f), x); /* the second operand wins where it is NaN */
+    vf r = _mm512_reduce_ps(x, 1); /* x - floor(x); scalef takes the floor */
+    vf p = v_set1(1.35341612e-2f);
+    p = v_fma(p, r, v_set1(5.20114783e-2f));
+    p = v_fma(p, r, v_set1(2.41442743e-1f));
+    p = v_fma(p, r, v_set1(6.93003838e-1f));
+    p = v_fma(p, r, v_set1(1.00000259f));
+    return _mm512_scalef_ps(p, x);
 }
 
-static void key_block(struct state *st, const struct job *j, const uint32_t *kp, const uint32_t *vp, int64_t t0, int rows, int64_t key0)
+/* The maximum that is subtracted need not be the true one: it is raised when a score tops it by LEEWAY powers of two, which is rare, so that
+ * most blocks need no sums across a vector and no scaling of what was summed. */
+#define LEEWAY 10.f
+
+/* A row's scores against n keys to probabilities in bf16; keys outside [first, last] count nothing. c: scale * log2(e). */
+INLINE void softmax_row(struct state *st, int i, int row, int n, int64_t first, int64_t last, float c, int64_t hp)
 {
-    int64_t k2 = pairs(j->s->head_dim), hp = padded(j->s->head_dim, NR), cap2 = padded(j->s->capacity, KEYS) / 2;
-    for (int r = 0; r < rows; r += MR) {
-        int mr = rows - r < MR ? rows - r : MR;
-        for (int64_t n = 0; n < KEYS; n += NR)
-            tile_pairs(mr, st->s + r * KEYS + n, KEYS, NR, false, st->q + r * k2, k2, kp + (key0 + n) * k2, k2);
-        for (int i = r; i < r + mr; i++) {
-            int64_t last = j->pos0 + t0 + i, first = j->s->window ? last + 1 - j->s->window : 0;
-            float alpha = softmax_row(st->s + i * KEYS, st->p + i * (KEYS / 2), first - key0, last - key0, &st->m[i], &st->l[i]);
-            if (alpha != 1.f)
-                for (int64_t d = 0; d < hp; d += VL)
-                    v_store(st->o + i * hp + d, v_mul(v_load(st->o + i * hp + d), v_set1(alpha)));
+    const int vectors = n / VL;
+    const float *s = st->s + i * KEYS;
+    vf v[KEYS / VL], most = v_set1(-INFINITY);
+    UNROLL for (int k = 0; k < vectors; k++)
+        v[k] = v_load(s + k * VL);
+    if (first > 0 || last < n - 1)
+        for (int k = 0; k < vectors; k++) {
+            int64_t to = last + 1 - k * VL, from = first - k * VL;
+            uint32_t keep = (to >= VL ? 0xffffu : to > 0 ? (1u << to) - 1 : 0) & (from <= 0 ? 0xffffu : from >= VL ? 0 : 0xffffu << from);
+            v[k] = _mm512_mask_mov_ps(v_set1(-INFINITY), (__mmask16)keep, v[k]);
         }
-        for (int64_t d = 0; d < hp; d += NR)
-            tile_pairs(mr, st->o + r * hp + d, hp, NR, true, st->p + r * (KEYS / 2), KEYS / 2, vp + d * cap2 + key0 / 2 * NR, KEYS / 2);
+    UNROLL for (int k = 0; k < vectors; k++)
+        most = v_max(most, v[k]);
+    if (_mm512_cmp_ps_mask(most, v_set1(st->m[row] + LEEWAY / c), _CMP_GT_OQ)) {
+        float m = v_hmax(most), alpha = exp2f((st->m[row] - m) * c);
+        st->m[row] = m;
+        v_store(st->l + row * VL, v_mul(v_load(st->l + row * VL), v_set1(alpha)));
+        for (int64_t d = 0; d < hp; d += VL)
+            v_store(st->o + row * hp + d, v_mul(v_load(st->o + row * hp + d), v_set1(alpha)));
     }
+    vf sum = v_load(st->l + row * VL), shift = v_set1(-st->m[row] * c), by = v_set1(c);
+    UNROLL for (int k = 0; k < vectors; k += 2) {
+        vf a = exp2_coarse(v_fma(v[k], by, shift)), b = exp2_coarse(v_fma(v[k + 1], by, shift));
+        sum = v_add(sum, v_add(a, b));
+        _mm512_storeu_si512(st->p + i * (KEYS / 2) + k * VL / 2, to_bf16(a, b));
+    }
+    v_store(st->l + row * VL, sum);
+}
+
+/* Rows r .. r+mr-1 of the tile against the keys of one block, panels behind the last row's position left out. */
+static void rows_block(struct state *st, const struct job *j, const uint32_t *kp, const uint32_t *vp, int64_t t0, int r, int mr, int64_t key0)
+{
+    const struct qp_attn_shape *s = j->s;
+    int64_t k2 = pairs(s->head_dim), hp = padded(s->head_dim, NR), cap2 = padded(s->capacity, KEYS) / 2, reach = j->pos0 + t0 + r + mr - key0;
+    float c = s->scale * 1.44269504f;
+    if (reach <= 0)
+        return;
+    int n = reach > NR ? KEYS : NR;
+    for (int64_t k = 0; k < n; k += NR)
+        tile_pairs(mr, st->s + k, KEYS, NR, false, st->q + r * k2, k2, kp + (key0 + k) * k2, k2);
+    for (int i = 0; i < mr; i++) {
+        int64_t last = j->pos0 + t0 + r + i - key0, first = s->window ? last + 1 - s->window : 0;
+        if (n == KEYS)
+            softmax_row(st, i, r + i, KEYS, first, last, c, hp);
+        else
+            softmax_row(st, i, r + i, NR, first, last, c, hp);
+    }
+    for (int64_t d = 0; d < hp; d += NR)
+        tile_pairs(mr, st->o + r * hp + d, hp, NR, true, st->p, KEYS / 2, vp + d * cap2 + key0 / 2 * NR, n / 2);
+}
+
+static void round_query(uint32_t *to, const float *q, int64_t hd)
+{
+    int64_t d = 0;
+    for (; d + 2 * VL <= hd; d += 2 * VL)
+        _mm512_storeu_si512(to + d / 2, to_bf16(v_load(q + d), v_load(q + d + VL)));
+    for (; d < hd; d += 2)
+        to[d / 2] = (uint32_t)qp_f32_to_bf16(q[d]) | (d + 1 < hd ? (uint32_t)qp_f32_to_bf16(q[d + 1]) << 16 : 0);
 }
 
 static void attend(const struct job *j, int64_t h, int64_t t0, int rows)
@@ -132,18 +220,17 @@ static void attend(const struct job *j, int64_t h, int64_t t0, int rows)
     int64_t hd = s->head_dim, k2 = pairs(hd), hp = padded(hd, NR), kv = h / (s->n_heads / s->n_kv_heads);
     const uint32_t *kp = j->cache + (size_t)kv * head_words(s), *vp = kp + k_words(s);
     for (int i = 0; i < rows; i++) {
-        const float *q = j->q + (t0 + i) * j->ldq + h * hd;
-        for (int64_t d = 0; d < hd; d += 2)
-            st.q[i * k2 + d / 2] = (uint32_t)qp_f32_to_bf16(q[d] * s->scale) | (d + 1 < hd ? (uint32_t)qp_f32_to_bf16(q[d + 1] * s->scale) << 16 : 0);
+        round_query(st.q + i * k2, j->q + (t0 + i) * j->ldq + h * hd, hd);
         st.m[i] = -1e30f;
-        st.l[i] = 0;
     }
+    memset(st.l, 0, sizeof st.l);
     memset(st.o, 0, (size_t)(rows * hp) * sizeof(float));
     int64_t first = s->window && j->pos0 + t0 + 1 > s->window ? j->pos0 + t0 + 1 - s->window : 0;
     for (int64_t key0 = first / KEYS * KEYS; key0 < j->pos0 + t0 + rows; key0 += KEYS)
-        key_block(&st, j, kp, vp, t0, rows, key0);
+        for (int r = 0; r < rows; r += MR)
+            rows_block(&st, j, kp, vp, t0, r, rows - r < MR ? rows - r : MR, key0);
     for (int i = 0; i < rows; i++) {
-        float inv = 1.f / st.l[i];
+        float inv = 1.f / v_hsum(v_load(st.l + i * VL));
         for (int64_t d = 0; d < hd; d++)
             j->out[(t0 + i) * j->ldo + h * hd + d] = st.o[i * hp + d] * inv;
     }

@@ -13,7 +13,7 @@ include pipelines/demo.mk
 all: tools ## build the tools (default)
 tools: $(addprefix $(B)/bin/,$(TOOLS))
 libs: $(ARCHIVES)
-tests: tools $(TESTS)
+tests: tools $(TESTS) $(TEST_TOOLS)
 benches: tools $(BENCHES)
 
 setup: ## install what is missing (apt-get, sudo when not root)

@@ -10,8 +10,8 @@ LIBS = -Wl,--as-needed $(DETECTED_LIBS) -lm
 
 # Instruction sets by folder; nothing else is compiled with -m flags, so one build runs on any x86-64.
 ISA_ref := -O2 -ffp-contract=off
-ISA_avx2 := -O3 -mavx2 -mfma -mf16c -Wno-conversion
-ISA_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -Wno-conversion
+ISA_avx2 := -O3 -mavx2 -mfma -Wno-conversion
+ISA_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -Wno-conversion
 ISA_avx512_bf16 := $(ISA_avx512) -mavx512bf16
 ISA_OFF := $(filter-out $(ISAS),avx2 avx512 avx512_bf16)
 
@@ -53,6 +53,12 @@ $(B)/tests/$(1)/%: tests/unit/$(1)/%.c $(foreach l,$(call below,$(1),$(REVERSED)
 	$$(Q)$$(CC) $$(CFLAGS_ALL) -Itests -o $$@ $$(filter %.c %.a,$$^) $$(LIBS) -lcmocka
 endef
 $(foreach l,$(LAYERS),$(eval $(call TEST_RULE,$(l))))
+
+TEST_TOOLS := $(patsubst tests/tools/%.c,$(B)/tests/tools/%,$(wildcard tests/tools/*.c))
+$(B)/tests/tools/%: tests/tools/%.c $(LINK_LAYERS)
+	@mkdir -p $(@D)
+	@$(if $(V),:,echo '  TEST  $@')
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS)
 
 BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 $(B)/bench/%: tests/bench/%.c $(LINK_LAYERS)

@@ -4,7 +4,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 5
 B=${B:-build/release}
-export QP_BIN=$PWD/$B/bin QP_SHARED=${QP_SHARED:-$PWD/../shared} QP_ROOT=$PWD
+export QP_BIN=$PWD/$B/bin QP_TOOLS=$PWD/$B/tests/tools QP_SHARED=${QP_SHARED:-$PWD/../shared} QP_ROOT=$PWD
 export QP_MODEL=${QP_MODEL:-${XDG_CACHE_HOME:-$HOME/.cache}/quantpipe/SmolLM2-135M-Instruct.Q4_1.gguf}
 export CMOCKA_MESSAGE_OUTPUT=TAP
 pattern=${1:-}

@@ -5,7 +5,7 @@
 #include "backend/cpu/variants.h"
 #include "base/half.h"
 
-#define ROW_BLOCK 96   /* rows that share a panel while it is in the second-level cache */
+#define ROW_BLOCK 192   /* rows that share a panel while it is in the second-level cache */
 #define BLOCK 2048     /* rows converted at a time */
 
 static int64_t panels_of(int64_t N)

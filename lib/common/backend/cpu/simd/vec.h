@@ -28,13 +28,13 @@ INLINE vf v_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 INLINE vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vf v_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
 INLINE vf v_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+INLINE vf v_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 INLINE vf v_load_n(const float *p, int64_t n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
 INLINE void v_store_n(float *p, vf v, int64_t n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v); }
 INLINE float v_hsum(vf a) { return _mm512_reduce_add_ps(a); }
 INLINE float v_hmax(vf a) { return _mm512_reduce_max_ps(a); }
-/* a < b ? x : y; false for NaN */
-INLINE vf v_select_lt(vf a, vf b, vf x, vf y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x); }
-/* p * 2^n for whole n within the exponent's range */
+/* p * 2^n for whole n; exponentials below e^EXP_LOW come out as (nearly) 0 */
+#define EXP_LOW (-104.f)
 INLINE vf v_scale2(vf p, vf n) { return _mm512_scalef_ps(p, n); }
 INLINE vf v_load_bf16(const uint16_t *p)
 {
@@ -62,6 +62,7 @@ INLINE vf v_div(vf a, vf b) { return _mm256_div_ps(a, b); }
 INLINE vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE vf v_fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
 INLINE vf v_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+INLINE vf v_min(vf a, vf b) { return _mm256_min_ps(a, b); }
 INLINE __m256i v_mask_n(int64_t n)
 {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -80,7 +81,7 @@ INLINE float v_hmax(vf a)
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
-INLINE vf v_select_lt(vf a, vf b, vf x, vf y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
+#define EXP_LOW (-88.f) /* its exponent field is 0: the factor is 0 */
 INLINE vf v_scale2(vf p, vf n)
 {
     __m256i e = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
@@ -101,22 +102,22 @@ INLINE double v_hsum_f64(vf a)
 
 #define NR (NV * VL)
 
-/* e^x, relative error below 2e-7; 0 below -87.3; NaN stays. Cody-Waite reduction, then the Taylor series to the 7th power on |r| <= ln2/2. */
+/* e^x, relative error below 2e-7; at most 2^-126 below -87.3; NaN stays: max and min give their second operand when one is NaN.
+ * Cody-Waite reduction, then a minimax polynomial (3e-9) on |r| <= ln2/2. */
 INLINE vf v_exp(vf x)
 {
-    const vf low = v_set1(-87.3f), high = v_set1(88.3f), magic = v_set1(12582912.f);
-    vf c = v_select_lt(x, low, low, v_select_lt(high, x, high, x));
+    const vf magic = v_set1(12582912.f);
+    vf c = v_min(v_set1(88.3f), v_max(v_set1(EXP_LOW), x));
     vf n = v_sub(v_fma(c, v_set1(1.44269504f), magic), magic);
     vf r = v_fnma(n, v_set1(-2.12194440e-4f), v_fnma(n, v_set1(0.693359375f), c));
-    vf p = v_set1(1.f / 5040);
-    p = v_fma(p, r, v_set1(1.f / 720));
-    p = v_fma(p, r, v_set1(1.f / 120));
-    p = v_fma(p, r, v_set1(1.f / 24));
-    p = v_fma(p, r, v_set1(1.f / 6));
-    p = v_fma(p, r, v_set1(0.5f));
+    vf p = v_set1(1.38145391e-3f);
+    p = v_fma(p, r, v_set1(8.36874535e-3f));
+    p = v_fma(p, r, v_set1(4.16683908e-2f));
+    p = v_fma(p, r, v_set1(1.66665204e-1f));
+    p = v_fma(p, r, v_set1(4.99999934e-1f));
     p = v_fma(p, r, v_set1(1.f));
     p = v_fma(p, r, v_set1(1.f));
-    return v_select_lt(x, low, v_set1(0.f), v_scale2(p, n));
+    return v_scale2(p, n);
 }
 
 /* The loops over a tile must be unrolled before the compiler decides what lives in registers. */

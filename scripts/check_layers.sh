@@ -23,7 +23,7 @@ done
 for f in $(grep -lE '^#include [<"]msgpack' -r lib tools | grep -v '^lib/common/stream/'); do
     offend "$f includes msgpack.h; only stream/ may"
 done
-for f in $(grep -lE '^#include "(\.\./)?q[a-z]+/' -r tools); do offend "$f includes another tool"; done
+for f in $(grep -lE '^#include "(\.\./)?(qcalib|qquant|qppl|qmc|qgen|qlat|qgate|qreport|qcat)/' -r tools); do offend "$f includes another tool"; done
 for f in $(grep -lE '(immintrin|cuda_runtime|pthread)\.h' -r lib/common/engine lib/common/quant lib/common/eval); do
     offend "$f knows an instruction set, a device or threads"
 done

@@ -7,6 +7,7 @@
 #include "text/tokenizer.h"
 
 #define LOGIT_BYTES ((size_t)64 << 20)
+#define MLP_ROWS 256 /* rows whose wide products stay in the last-level cache between the steps of the MLP */
 
 struct qp_engine {
     struct qp_model *model;
@@ -182,11 +183,12 @@ static int layout(struct qp_engine *e, int64_t T, struct act *act, struct qp_err
 {
     const struct qp_model_config *c = &e->config;
     int64_t q = c->n_heads * c->head_dim, N = q + 2 * c->n_kv_heads * c->head_dim;
-    int64_t widths[] = {c->d_model, c->d_model, N, q, 2 * c->d_ff, c->d_ff, c->head_dim};
+    int64_t wide = T < MLP_ROWS ? T : MLP_ROWS;
+    const int64_t counts[] = {T * c->d_model, T * c->d_model, T * N, T * q, wide * 2 * c->d_ff, wide * c->d_ff, T * c->head_dim};
     float **const slots[] = {&act->x, &act->h, &act->qkv, &act->a, &act->gu, &act->m, &act->cs};
     size_t total = 0, at = 0;
     for (int i = 0; i < 7; i++)
-        total += ((size_t)(T * widths[i]) + 15) / 16 * 16;
+        total += ((size_t)counts[i] + 15) / 16 * 16;
     if (total > e->act_floats) {
         qp_free(e->act);
         e->act_floats = 0;
@@ -196,7 +198,7 @@ static int layout(struct qp_engine *e, int64_t T, struct act *act, struct qp_err
     }
     for (int i = 0; i < 7; i++) {
         *slots[i] = e->act + at;
-        at += ((size_t)(T * widths[i]) + 15) / 16 * 16;
+        at += ((size_t)counts[i] + 15) / 16 * 16;
     }
     return 0;
 }
@@ -259,8 +261,11 @@ static void run_layer(struct qp_engine *e, struct group *g, struct act *act, int
         return;
     qp_packed_run(&b->o, b->lin, e->ops, &e->ex, act->x, act->a, b->o.K, T, true);
     e->ops->rms_norm(&e->ex, act->h, act->x, b->norm2, T, D, eps);
-    qp_block_mlp_rows(b, act->h, T, act->gu, act->m);
-    qp_packed_run(&b->down, b->lin, e->ops, &e->ex, act->x, act->m, b->down.K, T, true);
+    for (int64_t t = 0; t < T; t += MLP_ROWS) {
+        int64_t n = T - t < MLP_ROWS ? T - t : MLP_ROWS;
+        qp_block_mlp_rows(b, act->h + t * D, n, act->gu, act->m);
+        qp_packed_run(&b->down, b->lin, e->ops, &e->ex, act->x + t * D, act->m, b->down.K, n, true);
+    }
 }
 
 static int run_group(struct qp_engine *e, struct group *g, float **hidden, struct qp_err *err)

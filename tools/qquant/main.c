@@ -8,7 +8,10 @@
 #include "base/mem.h"
 #include "qquant.h"
 
-static struct qquant app = {.method = QQUANT_GPTQ, .bits = 4, .group_size = 64, .damp = 0.01, .mse = true, .sweeps = 4};
+#define DRIFT_DAMP 0.05 /* the regression on few tokens wants more damping than GPTQ */
+
+static struct qquant app = {.method = QQUANT_GPTQ, .bits = 4, .group_size = 64, .damp = 0.1, .mse = true, .sweeps = 4,
+                            .act_order = true, .static_groups = true, .drift = 0.5};
 
 static const char *const methods[] = {"rtn", "gptq", "none", NULL};
 static const char *const formats[] = {"gptq", NULL};
@@ -25,11 +28,12 @@ static const struct qp_opt options[] = {
     QP_OPT_ENUM('\0', "format", &app.format, formats, "NAME", "layout of the checkpoint"),
     QP_OPT_STR('m', "model", &app.model_path, "M", "the model, where the stream has none (rtn and none need no samples)"),
     QP_OPT_GROUP("GPTQ"),
-    QP_OPT_FLAG('\0', "act-order", &app.act_order, "round inputs in the order of falling activation; groups follow it (g_idx)"),
-    QP_OPT_FLAG('\0', "static-groups", &app.static_groups, "with --act-order: groups stay blocks of neighbouring inputs"),
+    QP_OPT_FLAG('\0', "act-order", &app.act_order, "round inputs in the order of falling activation (default; --no-act-order: as they come)"),
+    QP_OPT_FLAG('\0', "static-groups", &app.static_groups, "with --act-order: groups stay blocks of neighbouring inputs (default; --no-static-groups: they follow the order, g_idx)"),
     QP_OPT_F64('\0', "damp", &app.damp, 0, 1, "X", "damping, as a share of the Hessian's mean diagonal; grows tenfold when needed"),
     QP_OPT_FLAG('\0', "mse", &app.mse, "search each group's clipping for the least weighted error (default; --no-mse: cover the range)"),
     QP_OPT_INT('\0', "sweeps", &app.sweeps, 0, 1000, "N", "rounds of coordinate descent after GPTQ; 0: plain GPTQ"),
+    QP_OPT_F64('\0', "drift", &app.drift, 0, 1, "X", "share of what earlier layers lost that each layer makes up for; costs a full-precision pass; 0: plain GPTQ"),
     QP_OPT_ENUM('\0', "compute", &app.compute, computes, "TYPE", "products of the calibration pass; auto: bf16 where the machine has it"),
     QP_OPT_ENUM('\0', "device", &app.device, devices, "NAME", "where to compute"),
     QP_OPT_FLAG('v', "verbose", &app.verbose, "a line for each layer on standard error"),
@@ -55,8 +59,6 @@ static int check(struct qp_tool_run *run, void *ctx)
         return qp_err_set(&run->err, QP_E_USAGE, "--sym and --asym exclude each other");
     if (q->group_size != -1 && (q->group_size < 8 || q->group_size % 8))
         return qp_err_set(&run->err, QP_E_USAGE, "--group-size takes a multiple of 8 (32, 64, 128, ...) or -1 for the whole row, not %lld", (long long)q->group_size);
-    if (q->static_groups && !q->act_order)
-        return qp_err_set(&run->err, QP_E_USAGE, "--static-groups goes with --act-order");
     q->sym = !q->asym;
     if (q->model_path && q->method == QQUANT_GPTQ)
         return qp_err_set(&run->err, QP_E_USAGE, "--model goes with --method rtn or none; gptq needs samples: qcalib --model M ... | qquant");
@@ -128,9 +130,9 @@ static int open_model(struct qquant *q, struct qp_tool_run *run)
     bool bf16 = q->compute == QQUANT_BF16 || (q->compute == QQUANT_AUTO && q->ops.has_bf16);
     q->opt = (struct qp_quantize_options){
         .method = q->method == QQUANT_RTN ? QP_METHOD_RTN : QP_METHOD_GPTQ, .damp = q->damp, .act_order = q->act_order,
-        .compute = bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_F32,
+        .drift_gain = q->drift, .drift_damp = DRIFT_DAMP, .compute = bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_F32,
         .gptq = {.grid = {.bits = (int)q->bits, .group_size = q->group_size > 0 ? q->group_size : 0, .sym = q->sym, .search = q->mse},
-                 .static_groups = q->static_groups, .sweeps = (int)q->sweeps}};
+                 .static_groups = q->act_order && q->static_groups, .sweeps = (int)q->sweeps}};
     qquant_name(q);
     return 0;
 }
@@ -175,7 +177,7 @@ static int on_end(struct qp_tool_run *run, void *ctx)
     struct qquant *q = ctx;
     int r = open_model(q, run);
     if (!r && q->out) {
-        struct qp_gptq_dir_options o = {.grid = q->opt.gptq.grid, .desc_act = q->act_order && !q->static_groups, .static_groups = q->static_groups, .damp = q->damp,
+        struct qp_gptq_dir_options o = {.grid = q->opt.gptq.grid, .desc_act = q->act_order && !q->static_groups, .static_groups = q->act_order && q->static_groups, .damp = q->damp,
                                         .dense = q->method == QQUANT_NONE};
         r = qp_gptq_dir_open(&q->dir, q->out, q->model, &o, &run->err);
     }

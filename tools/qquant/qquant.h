@@ -16,7 +16,7 @@ struct qquant {
     int method, format, device, compute;
     int64_t bits, group_size, sweeps;
     bool sym, asym, act_order, static_groups, mse, verbose;
-    double damp;
+    double damp, drift;
     const char *out, *model_path;
 
     /* from the stream */

@@ -17,8 +17,11 @@ void qquant_name(struct qquant *q)
     }
     if (q->group_size > 0)
         snprintf(group, sizeof group, "g%lld", (long long)q->group_size);
-    snprintf(q->id, sizeof q->id, "%s-%s-w%lld%s%s%s%s", q->base_id, method_names[q->method], (long long)q->bits, group, q->sym ? "" : "-asym",
-             q->act_order ? "-act" : "", q->act_order && q->static_groups ? "-static" : "");
+    snprintf(q->id, sizeof q->id, "%s-%s-w%lld%s%s", q->base_id, method_names[q->method], (long long)q->bits, group, q->sym ? "" : "-asym");
+    if (q->method != QQUANT_GPTQ)
+        return;
+    size_t n = strlen(q->id); /* departures from the default recipe */
+    snprintf(q->id + n, sizeof q->id - n, "%s%s", !q->act_order ? "-noact" : q->static_groups ? "" : "-act", q->drift > 0 ? "" : "-nodrift");
 }
 
 /* Bits per linear weight and bytes of the whole model: known before the work, from the shapes. */
@@ -70,11 +73,12 @@ void qquant_write_model(const struct qquant *q, struct qp_writer *w)
     qp_w_i64(w, "group_size", q->group_size);
     qp_w_bool(w, "sym", q->sym);
     qp_w_bool(w, "desc_act", q->act_order && !q->static_groups);
-    qp_w_bool(w, "static_groups", q->static_groups);
+    qp_w_bool(w, "static_groups", q->act_order && q->static_groups);
     qp_w_str(w, "checkpoint_format", q->out && q->sym ? "gptq" : "gptq_v2");
     qp_w_f64(w, "damp_percent", q->damp);
     qp_w_bool(w, "mse", q->mse);
     qp_w_i64(w, "sweeps", q->sweeps);
+    qp_w_f64(w, "drift", q->drift);
     qp_w_map_end(w);
     qp_w_end(w);
 }

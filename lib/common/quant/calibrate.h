@@ -2,7 +2,8 @@
  *
  * The calibration tokens pass the model once. Within a block the layers are taken in the order of the forward pass (true-sequential): q, k, v share
  * their inputs; then attention runs on the quantized q, k, v and gives the inputs of o; and so on. So every layer's Hessian comes from quantized
- * predecessors, and the quantized outputs are what the next block gets. Memory: one block in float32, its Hessians, and the activations. */
+ * predecessors, and the quantized outputs are what the next block gets. With a drift gain the tokens pass the full-precision model beside it, and each
+ * layer is moved to make up for what those before it lost (quant/drift.h). Memory: one block (two with a drift gain), its Hessians, the activations. */
 #ifndef QP_QUANT_CALIBRATE_H
 #define QP_QUANT_CALIBRATE_H
 
@@ -21,13 +22,15 @@ struct qp_quantize_options {
     struct qp_gptq_options gptq;
     double damp;         /* share of the mean diagonal to begin with */
     bool act_order;
+    double drift_gain;   /* share of the drift that each layer makes up for; 0: none, one pass */
+    double drift_damp;   /* damping of that regression */
     enum qp_compute compute;
 };
 
 struct qp_layer_report {
     const char *name;    /* canonical weight name */
     int64_t rows, cols, index, total;
-    struct qp_quant_error error;
+    struct qp_quant_error error; /* against the weights as the drift correction left them */
     double hessian_trace, damp; /* 0 for rtn */
     int64_t dead;        /* inputs that calibration never used */
     const char *fallback; /* NULL, or why the layer was rounded to nearest instead */

@@ -1,5 +1,5 @@
 /* GPTQ (Frantar et al. 2022): columns are rounded one after the other, each error is carried to the columns behind it through the inverse Hessian.
- * Then, optionally, sweeps of coordinate descent on the layer's true objective tr((W-Q) H (W-Q)ᵀ): scales are refitted by least squares and codes
+ * Then, optionally, sweeps of coordinate descent on the layer's true objective tr((W-Q) (H + damping) (W-Q)ᵀ): scales are refitted by least squares and codes
  * moved one at a time, the rest held fixed; the objective never grows. */
 #ifndef QP_QUANT_GPTQ_H
 #define QP_QUANT_GPTQ_H

@@ -5,17 +5,25 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "quant/drift.h"
 
 #define NB 64 /* block of the factorizations */
 
-int qp_hessian_init(struct qp_hessian *h, const float *x, int64_t T, int64_t n, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err)
+int qp_hessian_init(struct qp_hessian *h, const float *x, int64_t T, int64_t n, enum qp_compute compute, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err)
 {
     *h = (struct qp_hessian){.n = n};
     h->h = qp_zalloc((size_t)(n * n) * sizeof *h->h, "Hessian", err);
     if (!h->h)
         return QP_E_RESOURCE;
-    ops->syrk(ex, h->h, n, x, n, T, n);
     double inv = T ? 1.0 / (double)T : 0;
+    if (compute == QP_COMPUTE_F32) {
+        ops->syrk(ex, h->h, n, x, n, T, n);
+    } else if (qp_moment(h->h, x, n, x, n, T, compute, ops, ex, err)) {
+        qp_hessian_release(h);
+        return QP_E_RESOURCE;
+    } else {
+        inv = 1;
+    }
     for (int64_t i = 0; i < n; i++) {
         for (int64_t j = 0; j <= i; j++) {
             float v = (float)((double)h->h[i * n + j] * inv);
@@ -183,6 +191,11 @@ static int make_order(struct qp_hessian *h, struct qp_err *err)
     return 0;
 }
 
+static double more_damping(double d)
+{
+    return d >= 1 ? 2 : d < 1e-13 ? 1e-13 : d > 0.1 ? 1 : d * 10;
+}
+
 /* With A the matrix in reversed order, A = L·Lᵀ gives H = V·Vᵀ with V upper (L reversed), and Hinv = Uᵀ·U with U = V^-1: one factorization and one
  * triangular inverse instead of two of each. */
 int qp_hessian_factor(struct qp_hessian *h, double damp, bool act_order, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err)
@@ -196,7 +209,7 @@ int qp_hessian_factor(struct qp_hessian *h, double damp, bool act_order, const s
     float *a = qp_alloc_n((size_t)(n * n), sizeof *a, "Hessian", err), *scratch = qp_alloc_n((size_t)qp_cholesky_scratch(n), sizeof *scratch, "Hessian", err);
     h->factor = qp_alloc_n((size_t)(n * n), sizeof *h->factor, "Hessian", err);
     int r = a && scratch && h->factor ? 1 : QP_E_RESOURCE;
-    for (h->damp = damp; r == 1 && h->damp <= 1; h->damp *= 10) {
+    for (h->damp = damp; r == 1 && h->damp <= 1; h->damp = more_damping(h->damp)) {
         for (int64_t i = 0; i < n; i++)
             for (int64_t j = 0; j <= i; j++) {
                 int64_t p = n - 1 - i, q = n - 1 - j;

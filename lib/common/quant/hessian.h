@@ -19,9 +19,10 @@ struct qp_hessian {
     double damp;     /* share of the mean diagonal that was added so that the factorization succeeded */
 };
 
-/* H of x [T, n]. Non-finite activations are QP_E_INPUT. */
-int qp_hessian_init(struct qp_hessian *h, const float *x, int64_t T, int64_t n, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err) QP_MUST_USE;
-/* Fills factor (and order when act_order: descending diagonal). Damping starts at `damp` and grows tenfold at each failure up to 1. Returns 1 when
+/* H of x [T, n]; bf16: of the rounded values, which are what the products of that forward pass see. Non-finite activations are QP_E_INPUT. */
+int qp_hessian_init(struct qp_hessian *h, const float *x, int64_t T, int64_t n, enum qp_compute compute, const struct qp_ops *ops, struct qp_exec *ex,
+                    struct qp_err *err) QP_MUST_USE;
+/* Fills factor (and order when act_order: descending diagonal). Damping starts at `damp` (in [0, 1]) and grows tenfold at each failure up to 1. Returns 1 when
  * the matrix cannot be factored at all (all zero): the caller falls back to rounding and says so. */
 int qp_hessian_factor(struct qp_hessian *h, double damp, bool act_order, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err) QP_MUST_USE;
 void qp_hessian_release(struct qp_hessian *h);

@@ -11,10 +11,11 @@
 struct job {
     struct qp_qlinear *q;
     const float *h;      /* [n, n] */
-    float *r;            /* [rows, n] (W - Q) · H */
+    float *r;            /* [rows, n] (W - Q) · (H + ridge) */
     float *delta;        /* [rows, MAX_BLOCK] change of Q in the block */
     const int32_t *in;   /* the block's inputs */
     float hb[MAX_BLOCK * MAX_BLOCK]; /* H among them */
+    float ridge;         /* added to H's diagonal, as GPTQ does: codes that suit H to the last digit suit other text less */
     int64_t n, len;
     int32_t group;
     bool fit_scale;      /* the block is the whole group */
@@ -98,19 +99,21 @@ static void refine_block(struct job *j, float *hrows, const struct qp_ops *ops, 
     for (int64_t i = 0; i < j->len; i++) {
         memcpy(hrows + i * j->n, j->h + (int64_t)j->in[i] * j->n, (size_t)j->n * sizeof *hrows);
         for (int64_t k = 0; k < j->len; k++)
-            j->hb[i * MAX_BLOCK + k] = j->h[(int64_t)j->in[i] * j->n + j->in[k]];
+            j->hb[i * MAX_BLOCK + k] = j->h[(int64_t)j->in[i] * j->n + j->in[k]] + (i == k ? j->ridge : 0);
+        hrows[i * j->n + j->in[i]] += j->ridge;
     }
     qp_pool_for(ex->pool, j->q->rows, 8, refine_rows, j);
     ops->gemm_sub(ex, j->r, j->n, j->delta, MAX_BLOCK, hrows, j->n, j->q->rows, j->n, j->len);
 }
 
-/* r = (W - Q) · H */
-static void residual(float *r, float *diff, const struct qp_qlinear *q, const float *w, const float *h, const struct qp_ops *ops, struct qp_exec *ex)
+/* r = (W - Q) · (H + ridge) */
+static void residual(float *r, float *diff, const struct qp_qlinear *q, const float *w, const float *h, float ridge, const struct qp_ops *ops, struct qp_exec *ex)
 {
     qp_qlinear_decode(q, diff);
     for (int64_t i = 0; i < q->rows * q->cols; i++)
         diff[i] -= w[i];
-    memset(r, 0, (size_t)(q->rows * q->cols) * sizeof *r);
+    for (int64_t i = 0; i < q->rows * q->cols; i++)
+        r[i] = -ridge * diff[i];
     ops->gemm_sub(ex, r, q->cols, diff, q->cols, h, q->cols, q->rows, q->cols, q->cols);
 }
 
@@ -123,8 +126,9 @@ int qp_gptq_refine(struct qp_qlinear *q, const float *w, const struct qp_hessian
     int32_t *in = qp_alloc_n((size_t)n, sizeof *in, "refinement", err);
     int status = j && r && diff && hrows && delta && in ? 0 : QP_E_RESOURCE;
     if (!status) {
-        residual(r, diff, q, w, h->h, ops, ex);
-        *j = (struct job){.q = q, .h = h->h, .r = r, .delta = delta, .in = in, .n = n};
+        float ridge = (float)(h->damp * h->trace / (double)n);
+        residual(r, diff, q, w, h->h, ridge, ops, ex);
+        *j = (struct job){.q = q, .h = h->h, .r = r, .delta = delta, .in = in, .n = n, .ridge = ridge};
     }
     for (int s = 0; s < sweeps && !status; s++)
         for (int32_t g = 0; g < q->n_groups; g++) {

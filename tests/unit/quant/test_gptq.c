@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "quant/drift.h"
 #include "quant/gptq.h"
 
 static uint32_t state;
@@ -85,7 +86,7 @@ static void check_case(struct fixture *f, const json_t *c)
     struct qp_qlinear q;
     struct qp_err err = {0};
     make_data((uint32_t)number(c, "seed"), w, rows, x, tokens, cols);
-    assert_int_equal(qp_hessian_init(&h, x, tokens, cols, &f->ops, &f->ex, &err), 0);
+    assert_int_equal(qp_hessian_init(&h, x, tokens, cols, QP_COMPUTE_F32, &f->ops, &f->ex, &err), 0);
     assert_int_equal(qp_hessian_factor(&h, 0.01, act_order, &f->ops, &f->ex, &err), 0);
     assert_int_equal(qp_gptq_quantize(&q, w, rows, &h, &o, &f->ops, &f->ex, &err), 0);
     assert_int_equal(h.dead, 0);
@@ -133,7 +134,7 @@ static void test_factor_inverts(void **in)
             struct qp_hessian h;
             struct qp_err err = {0};
             make_data(5 + (uint32_t)s, w, 1, x, tokens, n);
-            assert_int_equal(qp_hessian_init(&h, x, tokens, n, &f->ops, &f->ex, &err), 0);
+            assert_int_equal(qp_hessian_init(&h, x, tokens, n, QP_COMPUTE_F32, &f->ops, &f->ex, &err), 0);
             assert_int_equal(qp_hessian_factor(&h, 0.01, act_order, &f->ops, &f->ex, &err), 0);
             double mean = h.trace / (double)n, *inverse = calloc((size_t)(n * n), sizeof *inverse);
             assert_non_null(inverse);
@@ -187,7 +188,7 @@ static void test_order_of_methods(void **in)
         for (int act_order = 0; act_order < 3; act_order++)
             for (int sym = 0; sym < 2; sym++) {
                 struct qp_hessian h;
-                assert_int_equal(qp_hessian_init(&h, x, tokens, cols, &f->ops, &f->ex, &err), 0);
+                assert_int_equal(qp_hessian_init(&h, x, tokens, cols, QP_COMPUTE_F32, &f->ops, &f->ex, &err), 0);
                 assert_int_equal(qp_hessian_factor(&h, 0.01, act_order > 0, &f->ops, &f->ex, &err), 0);
                 struct qp_gptq_options o = {.grid = {.bits = bits[b], .group_size = 64, .sym = sym, .search = true}, .static_groups = act_order == 2};
                 double rtn = run_error(f, w, rows, &h, &o, true), gptq = run_error(f, w, rows, &h, &o, false), last = gptq;
@@ -214,7 +215,7 @@ static void test_measure_is_the_output_error(void **in)
     struct qp_quant_error e, plain;
     struct qp_err err = {0};
     make_data(3, w, rows, x, tokens, cols);
-    assert_int_equal(qp_hessian_init(&h, x, tokens, cols, &f->ops, &f->ex, &err), 0);
+    assert_int_equal(qp_hessian_init(&h, x, tokens, cols, QP_COMPUTE_F32, &f->ops, &f->ex, &err), 0);
     assert_int_equal(qp_rtn_quantize(&q, w, rows, cols, (struct qp_grid){.bits = 3, .group_size = 32}, &f->ex, &err), 0);
     assert_int_equal(qp_quant_measure(&e, &q, w, &h, &f->ops, &f->ex, &err), 0);
     assert_int_equal(qp_quant_measure(&plain, &q, w, NULL, &f->ops, &f->ex, &err), 0);
@@ -253,11 +254,15 @@ static void test_damping_is_raised(void **in)
     struct qp_hessian h;
     struct qp_err err = {0};
     make_data(9, w, 1, x, tokens, cols);
-    assert_int_equal(qp_hessian_init(&h, x, tokens, cols, &f->ops, &f->ex, &err), 0);
-    assert_int_equal(qp_hessian_factor(&h, 1e-12, false, &f->ops, &f->ex, &err), 0);
-    assert_true(h.damp > 1e-11 && h.damp < 1e-3);
-    for (int64_t i = 0; i < cols * cols; i++)
-        assert_true(isfinite(h.factor[i]));
+    assert_int_equal(qp_hessian_init(&h, x, tokens, cols, QP_COMPUTE_F32, &f->ops, &f->ex, &err), 0);
+    for (int zero = 0; zero < 2; zero++) {
+        assert_int_equal(qp_hessian_factor(&h, zero ? 0 : 1e-12, false, &f->ops, &f->ex, &err), 0);
+        assert_true(h.damp > 1e-11 && h.damp < 1e-3);
+        for (int64_t i = 0; i < cols * cols; i++)
+            assert_true(isfinite(h.factor[i]));
+        qp_free(h.factor);
+        h.factor = NULL;
+    }
     qp_hessian_release(&h);
     qp_free(w);
     qp_free(x);
@@ -276,7 +281,7 @@ static void test_dead_inputs(void **in)
         struct qp_hessian h;
         struct qp_qlinear q;
         struct qp_gptq_options o = {.grid = {.bits = 4, .group_size = 32}, .sweeps = 1};
-        assert_int_equal(qp_hessian_init(&h, x, tokens, cols, &f->ops, &f->ex, &err), 0);
+        assert_int_equal(qp_hessian_init(&h, x, tokens, cols, QP_COMPUTE_F32, &f->ops, &f->ex, &err), 0);
         assert_int_equal(h.dead, 2);
         assert_int_equal(qp_hessian_factor(&h, 0.01, act_order, &f->ops, &f->ex, &err), 0);
         assert_int_equal(qp_gptq_quantize(&q, w, rows, &h, &o, &f->ops, &f->ex, &err), 0);
@@ -291,17 +296,91 @@ static void test_dead_inputs(void **in)
     }
     memset(x, 0, (size_t)(tokens * cols) * sizeof *x);
     struct qp_hessian zero;
-    assert_int_equal(qp_hessian_init(&zero, x, tokens, cols, &f->ops, &f->ex, &err), 0);
+    assert_int_equal(qp_hessian_init(&zero, x, tokens, cols, QP_COMPUTE_F32, &f->ops, &f->ex, &err), 0);
     assert_int_equal(qp_hessian_factor(&zero, 0.01, true, &f->ops, &f->ex, &err), 1);
     qp_hessian_release(&zero);
     x[3] = NAN;
-    assert_int_equal(qp_hessian_init(&zero, x, tokens, cols, &f->ops, &f->ex, &err), QP_E_INPUT);
+    assert_int_equal(qp_hessian_init(&zero, x, tokens, cols, QP_COMPUTE_F32, &f->ops, &f->ex, &err), QP_E_INPUT);
     assert_non_null(strstr(err.text, "not finite"));
     err = (struct qp_err){0};
     x[3] = INFINITY;
-    assert_int_equal(qp_hessian_init(&zero, x, tokens, cols, &f->ops, &f->ex, &err), QP_E_INPUT);
+    assert_int_equal(qp_hessian_init(&zero, x, tokens, cols, QP_COMPUTE_F32, &f->ops, &f->ex, &err), QP_E_INPUT);
     qp_free(w);
     qp_free(x);
+}
+
+/* bf16 statistics: the same matrix within the rounding of bf16, by blocks of tokens and a rest. */
+static void test_moments(void **in)
+{
+    struct fixture *f = *in;
+    int64_t n = 72, m = 40, tokens = 2048 + 77;
+    float *x = floats(tokens * n), *y = floats(tokens * m), *w = floats(n), *got = floats(m * n);
+    struct qp_err err = {0};
+    make_data(41, w, 1, x, tokens, n);
+    make_data(42, w, 1, y, tokens, m);
+    for (int compute = QP_COMPUTE_F32; compute <= QP_COMPUTE_BF16; compute++) {
+        double limit = compute == QP_COMPUTE_F32 ? 1e-4 : 3e-2;
+        struct qp_hessian h;
+        assert_int_equal(qp_moment(got, y, m, x, n, tokens, (enum qp_compute)compute, &f->ops, &f->ex, &err), 0);
+        assert_int_equal(qp_hessian_init(&h, x, tokens, n, (enum qp_compute)compute, &f->ops, &f->ex, &err), 0);
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = 0; j < n; j++) {
+                double hij = 0, mij = 0;
+                for (int64_t t = 0; t < tokens; t++) {
+                    hij += (double)x[t * n + i] * (double)x[t * n + j];
+                    mij += i < m ? (double)y[t * m + i] * (double)x[t * n + j] : 0;
+                }
+                assert_true(fabs((double)h.h[i * n + j] - hij / (double)tokens) < limit && h.h[i * n + j] == h.h[j * n + i]);
+                assert_true(i >= m || fabs((double)got[i * n + j] - mij / (double)tokens) < limit);
+            }
+        qp_hessian_release(&h);
+    }
+    qp_free(x);
+    qp_free(y);
+    qp_free(w);
+    qp_free(got);
+}
+
+/* Inputs that went through a known linear map A are put right: with x' = x Aᵀ the full answer is W A, and gain 1 without damping finds it; so it does from
+ * what the residual stream lacks. Half the gain goes half the way. */
+static void test_drift_is_put_right(void **in)
+{
+    struct fixture *f = *in;
+    int64_t rows = 6, n = 48, tokens = 400;
+    float *w = floats(rows * n), *x = floats(tokens * n), *d = floats(tokens * n), *lack = floats(tokens * rows), *got = floats(rows * n);
+    float *inputs = floats(n * n), *outputs = floats(rows * n);
+    struct qp_err err = {0};
+    struct qp_hessian h;
+    make_data(51, w, rows, x, tokens, n);
+    for (int64_t t = 0; t < tokens; t++)
+        for (int64_t i = 0; i < n; i++) /* A: each input gets a quarter of its neighbour */
+            d[t * n + i] = 0.25f * x[t * n + (i + 1) % n];
+    for (int64_t t = 0; t < tokens; t++)
+        for (int64_t r = 0; r < rows; r++) {
+            double sum = 0;
+            for (int64_t i = 0; i < n; i++)
+                sum += (double)w[r * n + i] * ((double)x[t * n + i] + (double)d[t * n + i]);
+            lack[t * rows + r] = (float)sum;
+        }
+    assert_int_equal(qp_hessian_init(&h, x, tokens, n, QP_COMPUTE_F32, &f->ops, &f->ex, &err), 0);
+    assert_int_equal(qp_hessian_factor(&h, 1e-7, false, &f->ops, &f->ex, &err), 0);
+    assert_int_equal(qp_moment(inputs, d, n, x, n, tokens, QP_COMPUTE_F32, &f->ops, &f->ex, &err), 0);
+    assert_int_equal(qp_moment(outputs, lack, rows, x, n, tokens, QP_COMPUTE_F32, &f->ops, &f->ex, &err), 0);
+    for (int way = 0; way < 4; way++) {
+        double gain = way & 1 ? 0.5 : 1;
+        struct qp_drift drift = {.inputs = way < 2 ? inputs : NULL, .outputs = way < 2 ? NULL : outputs, .gain = gain, .h = &h};
+        memcpy(got, w, (size_t)(rows * n) * sizeof *w);
+        assert_int_equal(qp_drift_correct(got, rows, &drift, &f->ops, &f->ex, &err), 0);
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t i = 0; i < n; i++) {
+                double want = (double)w[r * n + i] + gain * 0.25 * (double)w[r * n + (i + n - 1) % n];
+                assert_true(fabs((double)got[r * n + i] - want) < 2e-3);
+            }
+    }
+    float *all[] = {w, x, d, lack, got, inputs, outputs};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        qp_free(all[i]);
+    qp_hessian_release(&h);
 }
 
 /* The same bits for any number of threads. */
@@ -317,7 +396,7 @@ static void test_threads(void **in)
         struct qp_hessian h;
         struct qp_err err = {0};
         struct qp_gptq_options o = {.grid = {.bits = 4, .group_size = 64, .search = true}, .static_groups = true, .sweeps = 2};
-        assert_int_equal(qp_hessian_init(&h, x, tokens, cols, &f->ops, ex, &err), 0);
+        assert_int_equal(qp_hessian_init(&h, x, tokens, cols, QP_COMPUTE_F32, &f->ops, ex, &err), 0);
         assert_int_equal(qp_hessian_factor(&h, 0.01, true, &f->ops, ex, &err), 0);
         assert_int_equal(qp_gptq_quantize(&q[i], w, rows, &h, &o, &f->ops, ex, &err), 0);
         qp_hessian_release(&h);
@@ -337,7 +416,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_the_definition), cmocka_unit_test(test_factor_inverts),    cmocka_unit_test(test_order_of_methods),
         cmocka_unit_test(test_measure_is_the_output_error), cmocka_unit_test(test_damping_is_raised), cmocka_unit_test(test_dead_inputs),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_moments), cmocka_unit_test(test_drift_is_put_right), cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests_name("quant/gptq", tests, set_up, tear_down);
 }

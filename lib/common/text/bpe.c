@@ -35,7 +35,7 @@ static bool pair_rank(const struct qp_tokenizer *t, const char *text, const stru
 {
     if (t->by_score) {
         *id = qp_tok_find(t, text + a->start, a->n + b->n);
-        if (*id < 0)
+        if (*id < 0 || t->tokens[*id].type != 1) /* control and byte tokens are never made of text */
             return false;
         *rank = -(double)t->tokens[*id].score;
         return true;
@@ -149,6 +149,14 @@ static void merge_scan(const struct qp_tokenizer *t, struct symbol *s, const cha
     }
 }
 
+static bool all_bytes(const struct qp_tokenizer *t, const char *p, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (t->byte_ids[(uint8_t)p[i]] < 0)
+            return false;
+    return true;
+}
+
 /* Symbols of the word before any merge: its bytes, or its characters with unknown ones in bytes. */
 static int32_t split_symbols(const struct qp_tokenizer *t, struct symbol *s, const char *text, size_t n)
 {
@@ -157,7 +165,7 @@ static int32_t split_symbols(const struct qp_tokenizer *t, struct symbol *s, con
         uint32_t c;
         int len = t->byte_level ? 1 : qp_utf8_next(text + i, &c);
         int32_t id = t->byte_level ? t->byte_ids[(uint8_t)text[i]] : qp_tok_find(t, text + i, (size_t)len);
-        if (id < 0 && t->byte_fallback && !t->by_score && t->byte_ids[(uint8_t)text[i]] >= 0) {
+        if (id < 0 && t->byte_fallback && !t->by_score && all_bytes(t, text + i, len)) {
             for (int b = 0; b < len; b++, count++)
                 s[count] = (struct symbol){.id = t->byte_ids[(uint8_t)text[i + (size_t)b]], .prev = count - 1, .next = count + 1, .start = (uint32_t)(i + (size_t)b), .n = 1};
         } else {
@@ -181,7 +189,7 @@ static int emit(const struct qp_tokenizer *t, const char *text, const struct sym
             was_unk = false;
             continue;
         }
-        if (t->byte_fallback && t->byte_ids[(uint8_t)text[s[i].start]] >= 0) {
+        if (t->byte_fallback && all_bytes(t, text + s[i].start, (int)s[i].n)) {
             for (uint32_t b = 0; b < s[i].n; b++)
                 if (qp_ids_add(out, t->byte_ids[(uint8_t)text[s[i].start + b]], err))
                     return err->code;

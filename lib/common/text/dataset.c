@@ -127,7 +127,7 @@ static int next_line(struct qp_dataset *ds, struct qp_buf *doc, struct qp_err *e
     if (r <= 0)
         return r;
     json_error_t je;
-    json_t *o = json_loadb(ds->text.data, ds->text.len, 0, &je), *v = json_object_get(o, ds->field);
+    json_t *o = json_loadb(ds->text.data, ds->text.len, JSON_ALLOW_NUL, &je), *v = json_object_get(o, ds->field);
     if (!json_is_object(o))
         r = qp_err_set(err, QP_E_INPUT, "'%s' line %" PRId64 ": not a JSON object%s%s", ds->path, ds->line, o ? "" : ": ", o ? "" : je.text);
     else if (!json_is_string(v))

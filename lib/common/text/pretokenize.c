@@ -140,7 +140,7 @@ static int replace_regex(struct qp_buf *text, const pcre2_code *re, const char *
     return r < 0 ? r : 0;
 }
 
-static bool is_space(uint32_t c)
+bool qp_is_space(uint32_t c)
 {
     utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
     return (c >= 9 && c <= 13) || c == 0x85 || k == UTF8PROC_CATEGORY_ZS || k == UTF8PROC_CATEGORY_ZL || k == UTF8PROC_CATEGORY_ZP;
@@ -153,7 +153,7 @@ static void strip(struct qp_buf *text, bool left, bool right)
     while (i < text->len) {
         uint32_t c;
         size_t n = (size_t)qp_utf8_next(text->data + i, &c);
-        if (!is_space(c)) {
+        if (!qp_is_space(c)) {
             if (!seen && left)
                 begin = i;
             seen = true;

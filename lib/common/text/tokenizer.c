@@ -103,6 +103,13 @@ static size_t back_one(const char *text, size_t at)
     return at;
 }
 
+static bool space_at(const char *text, size_t at)
+{
+    uint32_t c;
+    qp_utf8_next(text + at, &c);
+    return qp_is_space(c);
+}
+
 /* The added token that begins at `at`, or NULL. */
 static const struct qp_added *added_at(const struct qp_tokenizer *t, const char *text, size_t n, size_t at)
 {
@@ -127,10 +134,10 @@ static int encode_text(struct encoder *e, const char *text, size_t n, unsigned f
             continue;
         }
         size_t end = at, next = at + a->n;
-        while (a->lstrip && end > from && strchr(" \t\r\n", text[end - 1]))
-            end--;
-        while (a->rstrip && next < n && strchr(" \t\r\n", text[next]))
-            next++;
+        while (a->lstrip && end > from && space_at(text, back_one(text, end)))
+            end = back_one(text, end);
+        for (uint32_t c; a->rstrip && next < n && space_at(text, next);)
+            next += (size_t)qp_utf8_next(text + next, &c);
         if (encode_stretch(e, text + from, end - from, from == 0) || qp_ids_add(e->out, a->id, e->err))
             return e->err->code;
         from = at = next;

@@ -33,10 +33,9 @@ static int unsupported(json_t *o, const char *part, struct qp_err *err)
 }
 
 /* A pattern is {"String": s} or {"Regex": s}: as a regular expression, newly allocated. */
-static char *pattern_text(json_t *p, bool *literal, struct qp_err *err)
+static char *pattern_text(json_t *p, struct qp_err *err)
 {
     const char *s = str(p, "String"), *re = str(p, "Regex");
-    *literal = s != NULL;
     if (re)
         return qp_strdup(re, err);
     if (!s) {
@@ -97,23 +96,28 @@ static int normalizer(struct qp_tokenizer *t, json_t *o, struct qp_err *err)
 
 /* ---- pre-tokenizers ---- */
 
-static int split(struct qp_tokenizer *t, json_t *o, struct qp_err *err)
+/* Rust's \w (Unicode's Alphabetic, marks, decimal digits, connectors, joiners), which PCRE2's differs from. */
+#define WORD "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}\\x{200c}\\x{200d}"
+
+static int split_by(struct qp_tokenizer *t, json_t *o, const char *pattern, const char *behavior, struct qp_err *err)
 {
     static const struct {
         const char *name;
         enum qp_split_behavior b;
     } names[] = {{"Removed", QP_SPLIT_REMOVED}, {"Isolated", QP_SPLIT_ISOLATED}, {"MergedWithPrevious", QP_SPLIT_PREVIOUS}, {"MergedWithNext", QP_SPLIT_NEXT},
                  {"Contiguous", QP_SPLIT_CONTIGUOUS}};
-    const char *behavior = str(o, "behavior");
     for (size_t i = 0; behavior && i < sizeof names / sizeof *names; i++)
-        if (!strcmp(names[i].name, behavior)) {
-            bool literal;
-            char *p = pattern_text(json_object_get(o, "pattern"), &literal, err);
-            int r = p ? qp_tok_add_split(t, p, names[i].b, flag(o, "invert", false), err) : err->code;
-            qp_free(p);
-            return r;
-        }
-    return qp_err_set(err, QP_E_INPUT, "pre_tokenizer Split: behavior '%s' is not supported", behavior ? behavior : "(missing)");
+        if (!strcmp(names[i].name, behavior))
+            return qp_tok_add_split(t, pattern, names[i].b, flag(o, "invert", false), err);
+    return qp_err_set(err, QP_E_INPUT, "pre_tokenizer %s: behavior '%s' is not supported", str(o, "type"), behavior ? behavior : "(missing)");
+}
+
+static int split(struct qp_tokenizer *t, json_t *o, struct qp_err *err)
+{
+    char *p = pattern_text(json_object_get(o, "pattern"), err);
+    int r = p ? split_by(t, o, p, str(o, "behavior"), err) : err->code;
+    qp_free(p);
+    return r;
 }
 
 static int metaspace(struct qp_tokenizer *t, json_t *o, struct qp_err *err)
@@ -139,6 +143,10 @@ static int pre_tokenizer(struct qp_tokenizer *t, json_t *o, struct qp_err *err)
                 return err->code;
         return 0;
     }
+    if (t->byte_level) /* it would see bytes as characters */
+        return qp_err_set(err, QP_E_INPUT, "pre_tokenizer: '%s' after ByteLevel is not supported", str(o, "type") ? str(o, "type") : "(missing)");
+    if (t->n_splits && ((is(o, "ByteLevel") && flag(o, "add_prefix_space", true)) || is(o, "Metaspace")))
+        return qp_err_set(err, QP_E_INPUT, "pre_tokenizer: %s after another pre-tokenizer is not supported", is(o, "Metaspace") ? "Metaspace" : "ByteLevel with add_prefix_space");
     if (is(o, "ByteLevel")) {
         t->byte_level = true;
         t->prefix_space = flag(o, "add_prefix_space", true);
@@ -147,11 +155,11 @@ static int pre_tokenizer(struct qp_tokenizer *t, json_t *o, struct qp_err *err)
     if (is(o, "Digits"))
         return qp_tok_add_split(t, flag(o, "individual_digits", false) ? "\\p{N}" : "\\p{N}+", QP_SPLIT_ISOLATED, false, err);
     if (is(o, "Whitespace"))
-        return qp_tok_add_split(t, "\\w+|[^\\w\\s]+", QP_SPLIT_REMOVED, true, err);
+        return qp_tok_add_split(t, "[" WORD "]+|[^\\s" WORD "]+", QP_SPLIT_REMOVED, true, err);
     if (is(o, "WhitespaceSplit"))
         return qp_tok_add_split(t, "\\s", QP_SPLIT_REMOVED, false, err);
     if (is(o, "Punctuation"))
-        return qp_tok_add_split(t, "[!-/:-@\\[-`{-~\\p{P}]", QP_SPLIT_ISOLATED, false, err);
+        return split_by(t, o, "[!-/:-@\\[-`{-~\\p{P}]", str(o, "behavior") ? str(o, "behavior") : "Isolated", err);
     if (is(o, "Metaspace"))
         return metaspace(t, o, err);
     return is(o, "Split") ? split(t, o, err) : unsupported(o, "pre_tokenizer", err);

@@ -159,7 +159,7 @@ static void test_cut_everywhere(void **s)
     size_t at = 0;
     for (int i = 0; i < 5; i++) {
         scan = (struct qp_scan){0};
-        assert_int_equal(qp_scan(&scan, data + at, n - at, QP_RECORD_MAX_BYTES), QP_SCAN_DONE);
+        assert_int_equal(qp_scan(&scan, data + at, n - at, QP_RECORD_MAX_BYTES, QP_RECORD_MAX_VALUES), QP_SCAN_DONE);
         at += scan.pos;
         struct qp_err err = {0};
         int count;
@@ -207,7 +207,7 @@ static void test_invented(void **s)
         {"\x81\xa1t\x05", 4, "'t'"},                            /* type is no string */
         {"\x81\xa1x\x05", 4, "'t' is missing"},
         {"\x81\xa1t\xa5model", 9, "outside of any tool"},
-        {"\x84\xa1t\xa4head\xa5magic\xa4nope\xa1v\x01\xa4tool\xa1x", 32, "magic"},
+        {"\x84\xa1t\xa4head\xa5magic\xa4nope\xa1v\x01\xa4tool\xa1x", 29, "magic"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct qp_err err = {0};

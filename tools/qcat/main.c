@@ -9,7 +9,7 @@ static struct qcat app;
 
 static const struct qp_opt options[] = {
     QP_OPT_FLAG('\0', "json", &app.json, "JSON lines (default)"),
-    QP_OPT_LIST('t', "type", &app.types, "TYPE", "records of these types alone"),
+    QP_OPT_EACH('t', "type", &app.types, "TYPE", "records of this type alone; may be given several times"),
     QP_OPT_INT('\0', "bytes", &app.max_bin, 0, 16 << 20, "N", "bytes of binary fields to show, as base64"),
     QP_OPT_FLAG('s', "summary", &app.summary, "what the stream holds: parts, counts, models, results; its checksums are verified"),
     QP_OPT_END,
@@ -65,9 +65,9 @@ int main(int argc, char **argv)
     const struct qp_tool tool = {
         .name = "qcat",
         .summary = "Records as JSON lines, filtered, or a summary of a stream.",
-        .usage = "[--type TYPE...] [--summary] [FILE...]",
+        .usage = "[--json] [--type TYPE]... [--summary] [FILE...]",
         .details = "Ends with status 3 when a stream is cut off or corrupt, after the records that were whole.\n\n"
-                   "  qcat run.qp --type result | jq .value\n  qcat --summary run.qp",
+                   "  qcat --type result run.qp | jq .value\n  qcat --summary run.qp",
         .opts = options, .input = QP_INPUT_NONE, .on_end = on_end, .release = release, .ctx = &app,
     };
     return qp_tool_main(&tool, argc, argv);

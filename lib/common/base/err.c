@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,9 +10,13 @@ static void fill(struct qp_err *err, int code, const char *fmt, va_list ap)
 {
     err->code = code;
     vsnprintf(err->text, sizeof err->text, fmt, ap);
-    for (char *p = err->text; *p; p++) /* names from files must not drive a terminal */
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+    for (unsigned char *p = (unsigned char *)err->text; *p; p++) { /* names from files must not drive a terminal */
+        bool c1 = *p == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f;
+        if (*p < 0x20 || *p == 0x7f || c1)
             *p = '?';
+        if (c1)
+            p[1] = '?';
+    }
 }
 
 int qp_err_set(struct qp_err *err, int code, const char *fmt, ...)

@@ -105,7 +105,9 @@ static int sync_folder_of(const char *path)
 int qp_outfile_commit(struct qp_outfile *out, struct qp_err *err)
 {
     int r = 0;
-    if (ferror(out->file) || fflush(out->file) || fsync(fileno(out->file)))
+    if (ferror(out->file)) /* an earlier fwrite failed; its errno has gone */
+        r = qp_err_set(err, QP_E_RESOURCE, "cannot write '%s': an earlier write failed (is the disk full?)", out->path);
+    else if (fflush(out->file) || fsync(fileno(out->file)))
         r = qp_err_errno(err, QP_E_RESOURCE, "cannot write '%s'", out->path);
     if (fclose(out->file) && !r)
         r = qp_err_errno(err, QP_E_RESOURCE, "cannot write '%s'", out->path);

@@ -21,15 +21,16 @@ void *qp_alloc(size_t n, const char *what, struct qp_err *err)
 {
     size_t want = n ? n : 1;
     void *p = NULL;
-    if (want <= SIZE_MAX - 64) {
-        want = (want + 63) & ~(size_t)63;
-        p = aligned_alloc(want >= 4 * HUGE_PAGE ? HUGE_PAGE : 64, want);
+    size_t align = want >= 4 * HUGE_PAGE ? HUGE_PAGE : 64;
+    if (want <= SIZE_MAX / 2) {
+        want = (want + align - 1) & ~(align - 1); /* aligned_alloc wants a multiple */
+        p = aligned_alloc(align, want);
     }
     if (!p) {
         qp_err_set(err, QP_E_RESOURCE, "no memory for %zu bytes of %s", n, what);
         return NULL;
     }
-    if (want >= 4 * HUGE_PAGE)
+    if (align == HUGE_PAGE)
         madvise(p, want, MADV_HUGEPAGE);
     return p;
 }

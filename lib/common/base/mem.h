@@ -11,7 +11,7 @@
 bool qp_mul(size_t a, size_t b, size_t *out) QP_MUST_USE;
 bool qp_add(size_t a, size_t b, size_t *out) QP_MUST_USE;
 
-/* 64-byte aligned, uninitialized block of n bytes (n rounded up to 64; n = 0 gives a valid block). Large blocks are
+/* 64-byte aligned, uninitialized block of n bytes (n rounded up to 64, large blocks to 2 MiB; n = 0 gives a valid block). Large blocks are
  * advised to huge pages. NULL with err filled (QP_E_RESOURCE, naming `what`) when there is no memory. Free with qp_free. */
 void *qp_alloc(size_t n, const char *what, struct qp_err *err) QP_MUST_USE;
 void *qp_zalloc(size_t n, const char *what, struct qp_err *err) QP_MUST_USE;

@@ -120,6 +120,7 @@ static int set_value(const struct qp_opt *o, const char *v, struct qp_err *err)
         *(const char **)o->value = v;
         return 0;
     case QP_OPT_K_LIST:
+    case QP_OPT_K_EACH:
         return qp_strs_add(o->value, v, err);
     default:
         return qp_err_set(err, QP_E_INTERNAL, "option '--%s' takes no value", o->name);
@@ -131,6 +132,12 @@ struct cursor {
     char **argv;
 };
 
+/* "-" stands for standard input, so it is a word. */
+static bool is_option(const char *word)
+{
+    return word[0] == '-' && word[1];
+}
+
 /* The value of o: given (after '='), or the next word; a list takes all words up to the next option. */
 static int take_value(const struct qp_opt *o, const char *given, struct cursor *c, struct qp_err *err)
 {
@@ -139,7 +146,7 @@ static int take_value(const struct qp_opt *o, const char *given, struct cursor *
     if (c->i + 1 >= c->argc)
         return qp_err_set(err, QP_E_USAGE, "--%s needs a value: %s", o->name, o->arg ? o->arg : "VALUE");
     int r = set_value(o, c->argv[++c->i], err);
-    while (!r && o->kind == QP_OPT_K_LIST && c->i + 1 < c->argc && c->argv[c->i + 1][0] != '-')
+    while (!r && o->kind == QP_OPT_K_LIST && c->i + 1 < c->argc && !is_option(c->argv[c->i + 1]))
         r = set_value(o, c->argv[++c->i], err);
     return r;
 }
@@ -152,14 +159,13 @@ static int parse_long(const struct qp_opt *own, const struct qp_opt *common, str
     const struct qp_opt *o = find_long(own, common, word, n, &none);
     bool off = false;
     if (!o && n > 3 && !strncmp(word, "no-", 3)) {
-        o = find_long(own, common, word + 3, n - 3, err);
+        struct qp_err negated = {0};
+        o = find_long(own, common, word + 3, n - 3, &negated);
+        o = o && o->kind == QP_OPT_K_FLAG ? o : NULL;
         off = true;
-        if (o && o->kind != QP_OPT_K_FLAG)
-            return qp_err_set(err, QP_E_USAGE, "unknown option '--%.*s'; see --help", (int)n, word);
     }
     if (!o) {
-        *err = err->code ? *err : none;
-        return err->code;
+        return qp_err_set(err, none.code, "%s", none.text);
     }
     if (o->kind == QP_OPT_K_FLAG) {
         if (eq)
@@ -194,7 +200,7 @@ int qp_opt_parse(const struct qp_opt *own, const struct qp_opt *common, int argc
             plain = true;
             continue;
         }
-        if (plain || w[0] != '-' || !w[1])
+        if (plain || !is_option(w))
             r = qp_strs_add(args, w, err);
         else if (w[1] == '-')
             r = parse_long(own, common, &c, err);
@@ -241,7 +247,7 @@ void qp_opt_help(const struct qp_opt *t, struct qp_buf *out)
         else
             qp_buf_addf(out, "      --%s", t->name);
         if (t->kind != QP_OPT_K_FLAG)
-            qp_buf_addf(out, " %s%s", t->arg ? t->arg : "VALUE", t->kind == QP_OPT_K_LIST ? "..." : "");
+            qp_buf_addf(out, " %s%s", t->arg ? t->arg : "VALUE", t->kind == QP_OPT_K_LIST || t->kind == QP_OPT_K_EACH ? "..." : "");
         size_t width = out->len - start;
         if (width >= 30) {
             qp_buf_adds(out, "\n");

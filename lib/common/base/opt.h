@@ -15,11 +15,12 @@
 #include "base/err.h"
 
 enum qp_opt_kind {
-    QP_OPT_K_END, QP_OPT_K_FLAG, QP_OPT_K_INT, QP_OPT_K_F64, QP_OPT_K_STR, QP_OPT_K_LIST, QP_OPT_K_ENUM, QP_OPT_K_GROUP
+    QP_OPT_K_END, QP_OPT_K_FLAG, QP_OPT_K_INT, QP_OPT_K_F64, QP_OPT_K_STR, QP_OPT_K_LIST, QP_OPT_K_EACH, QP_OPT_K_ENUM, QP_OPT_K_GROUP
 };
 
 /* Values of a repeatable option, in order; strings are borrowed from argv. `--general a.txt b.txt` and
- * `--general a.txt --general b.txt` are the same: a list option takes all following words up to the next option. */
+ * `--general a.txt --general b.txt` are the same: a list option takes all following words up to the next option. EACH is
+ * for tools that take plain arguments as well: one word each time, `--type model --type result FILE`. */
 struct qp_strs {
     const char **v;
     int n;
@@ -40,13 +41,14 @@ struct qp_opt {
 #define QP_OPT_F64(l, n, p, lo, hi, a, h) {QP_OPT_K_F64, l, n, (p), lo, hi, 0, a, h}
 #define QP_OPT_STR(l, n, p, a, h) {QP_OPT_K_STR, l, n, (p), 0, 0, 0, a, h}
 #define QP_OPT_LIST(l, n, p, a, h) {QP_OPT_K_LIST, l, n, (p), 0, 0, 0, a, h}
+#define QP_OPT_EACH(l, n, p, a, h) {QP_OPT_K_EACH, l, n, (p), 0, 0, 0, a, h}
 #define QP_OPT_ENUM(l, n, p, c, a, h) {QP_OPT_K_ENUM, l, n, (p), 0, 0, c, a, h}
 #define QP_OPT_GROUP(h) {QP_OPT_K_GROUP, 0, 0, 0, 0, 0, 0, 0, h}
 #define QP_OPT_END {QP_OPT_K_END, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* Parses argv by two tables (own, then common; either may be NULL). Plain arguments go to *args (strs owned by it; release
  * with qp_strs_release). Errors are QP_E_USAGE and name the option, the value and what it takes. An option given twice: the last wins
- * (LIST: appended). "--no-NAME" turns a flag off. */
+ * (LIST, EACH: appended). "--no-NAME" turns a flag off. */
 int qp_opt_parse(const struct qp_opt *own, const struct qp_opt *common, int argc, char **argv, struct qp_strs *args,
                  struct qp_err *err) QP_MUST_USE;
 void qp_strs_release(struct qp_strs *s);

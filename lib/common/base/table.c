@@ -47,13 +47,29 @@ static size_t width(const char *s)
     return n;
 }
 
-static void pad(struct qp_buf *out, const char *s, size_t to, bool right)
+/* Text from a stream must neither drive a terminal nor end a row. The bytes of U+0080..U+009F are controls as well. */
+static void add_clean(struct qp_buf *out, const char *s, bool markdown)
+{
+    for (; s && *s; s++) {
+        unsigned char c = (unsigned char)*s, next = (unsigned char)s[1];
+        bool c1 = c == 0xc2 && next >= 0x80 && next <= 0x9f;
+        if (markdown && c == '|')
+            qp_buf_adds(out, "\\|");
+        else if (c < 0x20 || c == 0x7f || c1)
+            qp_buf_adds(out, "?");
+        else
+            qp_buf_add(out, s, 1);
+        s += c1;
+    }
+}
+
+static void pad(struct qp_buf *out, const char *s, size_t to, bool right, bool markdown)
 {
     size_t w = width(s);
     size_t fill = to > w ? to - w : 0;
     if (right)
         qp_buf_addf(out, "%*s", (int)fill, "");
-    qp_buf_adds(out, s ? s : "");
+    add_clean(out, s, markdown);
     if (!right)
         qp_buf_addf(out, "%*s", (int)fill, "");
 }
@@ -80,7 +96,7 @@ static void row(const struct qp_table *t, enum qp_table_format f, const char *co
         }
         qp_buf_adds(out, f == QP_TABLE_MARKDOWN ? "| " : c ? "  " : "");
         bool last = f == QP_TABLE_TEXT && c == t->n_columns - 1 && !t->right[c];
-        pad(out, cells[c], last ? 0 : widths[c], t->right[c]);
+        pad(out, cells[c], last ? 0 : widths[c], t->right[c], f == QP_TABLE_MARKDOWN);
         qp_buf_adds(out, f == QP_TABLE_MARKDOWN ? " " : "");
     }
     qp_buf_adds(out, f == QP_TABLE_MARKDOWN ? "|\n" : "\n");
@@ -102,6 +118,7 @@ void qp_table_print(const struct qp_table *t, enum qp_table_format f, struct qp_
     size_t widths[QP_TABLE_COLUMNS];
     if (!t->n_columns)
         return;
+    out->failed |= t->failed;
     for (int c = 0; c < t->n_columns; c++)
         widths[c] = width(t->names[c]);
     for (size_t i = 0; i < t->n_cells; i++) {

@@ -1,6 +1,7 @@
 #include "stream/inputs.h"
 
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 static int read_one(int fd, const char *name, qp_record_fn *fn, void *ctx, struct qp_err *err)
@@ -22,6 +23,12 @@ int qp_inputs_read(const struct qp_strs *files, const char *tool, qp_record_fn *
         return read_one(STDIN_FILENO, "standard input", fn, ctx, err);
     }
     for (int i = 0; i < files->n; i++) {
+        if (!strcmp(files->v[i], "-")) {
+            int piped = read_one(STDIN_FILENO, "standard input", fn, ctx, err);
+            if (piped)
+                return piped;
+            continue;
+        }
         int fd = open(files->v[i], O_RDONLY | O_CLOEXEC);
         if (fd < 0)
             return qp_err_errno(err, QP_E_INPUT, "cannot open '%s'", files->v[i]);

@@ -1,6 +1,7 @@
 /* Reading: framing, the open parts and their checksums. Getters are in record.c. */
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -82,14 +83,28 @@ static int fill(struct qp_reader *rd, struct qp_err *err)
         rd->cap *= 2;
     }
     ssize_t got;
-    do
-        got = read(rd->fd, rd->data + rd->end, rd->cap - rd->end);
-    while (got < 0 && errno == EINTR);
+    while ((got = read(rd->fd, rd->data + rd->end, rd->cap - rd->end)) < 0 && (errno == EINTR || errno == EAGAIN))
+        if (errno == EAGAIN) /* a descriptor that another process made non-blocking */
+            poll(&(struct pollfd){.fd = rd->fd, .events = POLLIN}, 1, -1);
     if (got < 0)
         return qp_err_errno(err, QP_E_INPUT, "cannot read %s", rd->name);
     rd->eof = got == 0;
     rd->end += (size_t)got;
     return got > 0;
+}
+
+static const char *refusal(int scan)
+{
+    switch (scan) {
+    case QP_SCAN_BIG:
+        return "claims more than 16 MiB";
+    case QP_SCAN_MANY:
+        return "holds more than 2^20 values; long arrays travel as binary";
+    case QP_SCAN_DEEP:
+        return "nests deeper than 32";
+    default:
+        return "is not msgpack";
+    }
 }
 
 static int cut_off(struct qp_reader *rd, const char *where, struct qp_err *err)
@@ -107,14 +122,13 @@ static int frame(struct qp_reader *rd, size_t *n, struct qp_err *err)
     struct qp_scan scan = {0};
     for (;;) {
         if (rd->end > rd->begin) {
-            int r = qp_scan(&scan, rd->data + rd->begin, rd->end - rd->begin, QP_RECORD_MAX_BYTES);
+            int r = qp_scan(&scan, rd->data + rd->begin, rd->end - rd->begin, QP_RECORD_MAX_BYTES, QP_RECORD_MAX_VALUES);
             if (r == QP_SCAN_DONE) {
                 *n = scan.pos;
                 return 1;
             }
             if (r < 0)
-                return qp_err_set(err, QP_E_INPUT, "%s: record %" PRId64 " %s", rd->name, rd->n_records + 1,
-                                  r == QP_SCAN_BIG ? "claims more than 16 MiB" : r == QP_SCAN_DEEP ? "nests deeper than 32" : "is not msgpack");
+                return qp_err_set(err, QP_E_INPUT, "%s: record %" PRId64 " %s", rd->name, rd->n_records + 1, refusal(r));
         }
         int r = fill(rd, err);
         if (r < 0)

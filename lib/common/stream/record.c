@@ -72,6 +72,8 @@ int qp_record_f64(const struct qp_record *rec, const char *field, double *out, s
         return 0;
     if (o->type == MSGPACK_OBJECT_FLOAT64 || o->type == MSGPACK_OBJECT_FLOAT32)
         *out = o->via.f64;
+    else if (o->type == MSGPACK_OBJECT_POSITIVE_INTEGER)
+        *out = (double)o->via.u64;
     else if (as_i64(o, &i))
         *out = (double)i;
     else
@@ -166,17 +168,36 @@ int qp_record_need_f64(const struct qp_record *rec, const char *field, double *o
 
 /* ---- JSON ---- */
 
+/* Bytes of the UTF-8 character at s, 0 when there is none (overlong forms, surrogates and more than U+10FFFF included). */
+static size_t utf8_bytes(const char *s, size_t n)
+{
+    const unsigned char *p = (const unsigned char *)s;
+    size_t len = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
+    if (!len || len > n)
+        return 0;
+    for (size_t i = 1; i < len; i++)
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    bool bad = (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f);
+    return bad ? 0 : len;
+}
+
 static void json_string(struct qp_buf *out, const char *s, size_t n)
 {
     qp_buf_adds(out, "\"");
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0, len; i < n; i += len ? len : 1) {
         unsigned char c = (unsigned char)s[i];
+        len = utf8_bytes(s + i, n - i);
         if (c == '"' || c == '\\')
             qp_buf_addf(out, "\\%c", c);
         else if (c < 0x20 || c == 0x7f)
             qp_buf_addf(out, "\\u%04x", c);
+        else if (len == 2 && c == 0xc2 && (unsigned char)s[i + 1] < 0xa0) /* controls that some terminals obey */
+            qp_buf_addf(out, "\\u%04x", (unsigned char)s[i + 1]);
+        else if (len)
+            qp_buf_add(out, &s[i], len);
         else
-            qp_buf_add(out, &s[i], 1);
+            qp_buf_adds(out, "\xef\xbf\xbd"); /* JSON is UTF-8: U+FFFD in place of what is not */
     }
     qp_buf_adds(out, "\"");
 }

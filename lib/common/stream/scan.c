@@ -46,7 +46,7 @@ static struct head classify(uint8_t b)
     }
 }
 
-int qp_scan(struct qp_scan *s, const uint8_t *data, size_t n, size_t max)
+int qp_scan(struct qp_scan *s, const uint8_t *data, size_t n, size_t max, uint64_t max_values)
 {
     for (;;) {
         if (s->pos >= n)
@@ -67,9 +67,12 @@ int qp_scan(struct qp_scan *s, const uint8_t *data, size_t n, size_t max)
             h.children = 2 * length;
         if (s->pos + skip + h.children > max) /* each child takes a byte at least */
             return QP_SCAN_BIG;
+        if (s->values + h.children > max_values)
+            return QP_SCAN_MANY;
         if (s->pos + skip > n)
             return QP_SCAN_MORE;
         s->pos += skip;
+        s->values += h.children;
         if (h.children) {
             if (s->depth == 32)
                 return QP_SCAN_DEEP;

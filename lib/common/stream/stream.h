@@ -24,6 +24,7 @@
 #define QP_STREAM_MAGIC "quantpipe"
 #define QP_STREAM_VERSION 1
 #define QP_RECORD_MAX_BYTES (16u << 20) /* a longer record is refused before memory is taken for it */
+#define QP_RECORD_MAX_VALUES (1u << 20)   /* values in a record, keys counted: decoding takes 24 bytes for each, whatever its length */
 #define QP_TENSOR_CHUNK_BYTES (4u << 20) /* greatest `data` of a tensor record */
 
 /* ---- reading ---- */

@@ -1,6 +1,7 @@
 #include "stream/tool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,13 +31,21 @@ struct common {
 
 static void install_signals(void)
 {
-    struct sigaction stop = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    struct sigaction stop = {.sa_handler = on_signal, .sa_flags = SA_RESTART | SA_RESETHAND}; /* a second signal ends the process at once */
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGTERM, &stop, NULL);
     signal(SIGPIPE, SIG_IGN);
 }
 
-static int print_help(const struct qp_tool *tool, const struct qp_opt *common)
+/* A standard descriptor that came closed is filled with one that fails, or the first file opened would take its place. */
+static void fill_standard_descriptors(void)
+{
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            abort();
+}
+
+static void print_help(const struct qp_tool *tool, const struct qp_opt *common)
 {
     struct qp_buf b = QP_BUF_INIT;
     qp_buf_addf(&b, "usage: %s %s\n\n%s\n\n", tool->name, tool->usage, tool->summary);
@@ -47,9 +56,9 @@ static int print_help(const struct qp_tool *tool, const struct qp_opt *common)
     if (tool->details)
         qp_buf_addf(&b, "\n%s\n", tool->details);
     qp_buf_adds(&b, "\nexit status: 0 done, 1 gate failed, 2 usage, 3 bad input or cut-off stream, 4 memory or resources, 5 internal, 6 gate undecided\n");
-    int r = fwrite(b.data, 1, b.len, stdout) == b.len && fflush(stdout) == 0 ? 0 : 4;
+    if (b.data)
+        fwrite(b.data, 1, b.len, stdout); /* checked when standard output is closed */
     qp_buf_release(&b);
-    return r;
 }
 
 static int read_input(struct qp_tool_run *run)
@@ -102,14 +111,19 @@ static int run_tool(struct qp_tool_run *run, int argc, char **argv)
     int r = tool->check ? tool->check(run, tool->ctx) : 0, memory = -1;
     if (r < 0)
         return r;
+    r = 0;
     if (tool->writes_stream) {
         if (isatty(STDOUT_FILENO) && (memory = memfd_create(tool->name, MFD_CLOEXEC)) < 0)
             return qp_err_errno(&run->err, QP_E_RESOURCE, "no memory for the stream");
         if (qp_writer_new(&run->out, memory >= 0 ? memory : STDOUT_FILENO, &run->err))
             return run->err.code;
         qp_w_head(run->out, tool->name, argc, argv, run->seed);
+        /* at once: should this tool fail, the next one names it */
+        if (qp_writer_flush(run->out, &run->err))
+            r = run->err.code;
     }
-    r = run->input == QP_INPUT_STREAM ? read_input(run) : 0;
+    if (!r)
+        r = run->input == QP_INPUT_STREAM ? read_input(run) : 0;
     int verdict = 0;
     if (!r && tool->on_end) {
         r = tool->on_end(run, tool->ctx);
@@ -166,23 +180,19 @@ int qp_tool_main(const struct qp_tool *tool, int argc, char **argv)
         QP_OPT_FLAG('V', "version", &c.version, "the version"),
         QP_OPT_END,
     };
+    fill_standard_descriptors();
     install_signals();
     int r = qp_opt_parse(tool->opts, common, argc, argv, &run.args, &run.err);
-    if (!r && c.help) {
-        r = print_help(tool, common);
-        goto out;
-    }
-    if (!r && c.version) {
-        r = printf("%s %s\n", tool->name, QP_VERSION) < 0 || fflush(stdout) ? 4 : 0;
-        goto out;
-    }
-    if (!r) {
+    if (!r && c.help)
+        print_help(tool, common);
+    else if (!r && c.version)
+        printf("%s %s\n", tool->name, QP_VERSION);
+    else if (!r) {
         run.progress = qp_progress_new(tool->name, !run.quiet);
         r = run_tool(&run, argc, argv);
         qp_progress_free(run.progress);
     }
     r = exit_status(&run, r);
-out:
     if (tool->release)
         tool->release(tool->ctx);
     qp_writer_free(run.out);

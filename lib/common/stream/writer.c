@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -17,7 +18,7 @@
 
 /* A map or array under construction: its elements are packed into a buffer of their own, since msgpack puts the count first. */
 struct level {
-    msgpack_sbuffer body;
+    struct qp_buf body;
     uint32_t count;
     bool array;
 };
@@ -41,8 +42,6 @@ int qp_writer_new(struct qp_writer **out, int fd, struct qp_err *err)
     w->fd = fd;
     w->depth = -1;
     w->hash = qp_xxh64_new();
-    for (int i = 0; i < MAX_NEST; i++)
-        msgpack_sbuffer_init(&w->level[i].body);
     if (!w->hash) {
         qp_writer_free(w);
         return qp_err_set(err, QP_E_RESOURCE, "no memory for a stream writer");
@@ -56,7 +55,7 @@ void qp_writer_free(struct qp_writer *w)
     if (!w)
         return;
     for (int i = 0; i < MAX_NEST; i++)
-        msgpack_sbuffer_destroy(&w->level[i].body);
+        qp_buf_release(&w->level[i].body);
     qp_buf_release(&w->out);
     qp_xxh64_free(w->hash);
     qp_free(w);
@@ -68,6 +67,10 @@ static int write_all(int fd, const char *p, size_t n)
         ssize_t done = write(fd, p, n);
         if (done < 0 && errno == EINTR)
             continue;
+        if (done < 0 && errno == EAGAIN) { /* a descriptor that another process made non-blocking */
+            poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, -1);
+            continue;
+        }
         if (done < 0)
             return -1;
         p += done;
@@ -97,6 +100,13 @@ static void emit(struct qp_writer *w, const void *data, size_t n)
         flush(w);
 }
 
+/* msgpack's sink; a buffer that failed keeps that to itself until the record's end. */
+static int append(void *buf, const char *data, size_t n)
+{
+    qp_buf_add(buf, data, n);
+    return 0;
+}
+
 static void put_str(msgpack_packer *pk, const char *s)
 {
     size_t n = strlen(s);
@@ -114,7 +124,7 @@ static bool begin_value(struct qp_writer *w, const char *field, msgpack_packer *
         return false;
     }
     struct level *l = &w->level[w->depth];
-    msgpack_packer_init(pk, &l->body, msgpack_sbuffer_write);
+    msgpack_packer_init(pk, &l->body, append);
     l->count++;
     if (!l->array)
         put_str(pk, field);
@@ -128,23 +138,26 @@ static void open_level(struct qp_writer *w, bool array)
         return;
     }
     struct level *l = &w->level[++w->depth];
-    msgpack_sbuffer_clear(&l->body);
+    qp_buf_clear(&l->body);
     l->count = 0;
     l->array = array;
 }
 
-static void close_level(struct qp_writer *w)
+static void close_level(struct qp_writer *w, bool array)
 {
-    if (w->err.code || w->depth < 1)
+    if (!w->err.code && (w->depth < 1 || w->level[w->depth].array != array))
+        qp_err_set(&w->err, QP_E_INTERNAL, "the end of %s that is not open", array ? "an array" : "a map");
+    if (w->err.code)
         return;
     struct level *l = &w->level[w->depth], *up = &w->level[w->depth - 1];
     msgpack_packer pk;
-    msgpack_packer_init(&pk, &up->body, msgpack_sbuffer_write);
+    msgpack_packer_init(&pk, &up->body, append);
     if (l->array)
         msgpack_pack_array(&pk, l->count);
     else
         msgpack_pack_map(&pk, l->count);
-    msgpack_sbuffer_write(&up->body, l->body.data, l->body.size);
+    up->body.failed |= l->body.failed;
+    qp_buf_add(&up->body, l->body.data, l->body.len);
     w->depth--;
 }
 
@@ -160,19 +173,21 @@ void qp_w_begin(struct qp_writer *w, const char *type)
 
 void qp_w_end(struct qp_writer *w)
 {
+    if (!w->err.code && w->depth)
+        qp_err_set(&w->err, QP_E_INTERNAL, w->depth < 0 ? "the end of a record that was not begun" : "a record ends inside a map or array");
     if (w->err.code)
         return;
     struct level *l = &w->level[0];
-    msgpack_sbuffer head;
-    msgpack_sbuffer_init(&head);
+    struct qp_buf record = QP_BUF_INIT;
     msgpack_packer pk;
-    msgpack_packer_init(&pk, &head, msgpack_sbuffer_write);
+    msgpack_packer_init(&pk, &record, append);
     msgpack_pack_map(&pk, l->count);
-    msgpack_sbuffer_write(&head, l->body.data, l->body.size);
-    if (head.size > QP_RECORD_MAX_BYTES)
-        qp_err_set(&w->err, QP_E_INTERNAL, "a record of %zu bytes, more than 16 MiB", head.size);
-    emit(w, head.data, head.size);
-    msgpack_sbuffer_destroy(&head);
+    record.failed |= l->body.failed;
+    qp_buf_add(&record, l->body.data, l->body.len);
+    if (qp_buf_check(&record, &w->err) == 0 && record.len > QP_RECORD_MAX_BYTES)
+        qp_err_set(&w->err, QP_E_INTERNAL, "a record of %zu bytes, more than 16 MiB", record.len);
+    emit(w, record.data, record.len);
+    qp_buf_release(&record);
     w->depth = -1;
 }
 
@@ -267,7 +282,7 @@ void qp_w_map_begin(struct qp_writer *w, const char *field)
 
 void qp_w_map_end(struct qp_writer *w)
 {
-    close_level(w);
+    close_level(w, false);
 }
 
 void qp_w_array_begin(struct qp_writer *w, const char *field)
@@ -279,7 +294,7 @@ void qp_w_array_begin(struct qp_writer *w, const char *field)
 
 void qp_w_array_end(struct qp_writer *w)
 {
-    close_level(w);
+    close_level(w, true);
 }
 
 void qp_w_copy(struct qp_writer *w, const struct qp_record *rec)

@@ -103,7 +103,9 @@ static int read_all(struct qp_dataset *ds, struct qp_buf *doc, struct qp_err *er
         if (doc->len > MAX_DOCUMENT)
             return qp_err_set(err, QP_E_INPUT, "'%s' is longer than 1 GiB: give it as .jsonl", ds->path);
     }
-    return n < 0 ? read_error(ds, err) : qp_buf_check(doc, err);
+    int code; /* gzip data that is cut off reads as if it ended */
+    gzerror(ds->file, &code);
+    return n < 0 || (code != Z_OK && code != Z_STREAM_END) ? read_error(ds, err) : qp_buf_check(doc, err);
 }
 
 static int check_utf8(const struct qp_dataset *ds, const struct qp_buf *doc, struct qp_err *err)

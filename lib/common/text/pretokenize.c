@@ -200,6 +200,14 @@ static int apply(const struct qp_norm *norm, struct qp_buf *text, struct qp_err 
     }
 }
 
+/* The greatest growth of Unicode's own forms is 11 times (U+FDFA); more is a file's replacements feeding each other. */
+static int check_growth(const struct qp_buf *text, size_t n, struct qp_err *err)
+{
+    if (text->len / 16 > n + 256)
+        return qp_err_set(err, QP_E_INPUT, "the tokenizer's normalizers make %zu bytes of a text of %zu", text->len, n);
+    return qp_buf_check(text, err);
+}
+
 #define SPACE_MARK "\xe2\x96\x81" /* U+2581, SentencePiece's space */
 
 int qp_tok_normalize(const struct qp_tokenizer *t, const char *text, size_t n, bool first, struct qp_buf *out, struct qp_err *err)
@@ -207,8 +215,10 @@ int qp_tok_normalize(const struct qp_tokenizer *t, const char *text, size_t n, b
     struct qp_buf b = QP_BUF_INIT;
     qp_buf_add(&b, text, n);
     int r = qp_buf_check(&b, err);
-    for (size_t i = 0; i < t->n_norms && !r; i++)
+    for (size_t i = 0; i < t->n_norms && !r; i++) {
         r = apply(&t->norms[i], &b, err);
+        r = r ? r : check_growth(&b, n, err);
+    }
     if (!r && t->prefix_space && b.len && b.data[0] != ' ')
         qp_buf_adds(out, " ");
     if (!r && t->metaspace) {

@@ -374,6 +374,26 @@ static void test_bad_text(void **state)
     json_decref(o);
 }
 
+/* Replacements that feed each other would make any amount of text. */
+static void test_growth(void **state)
+{
+    (void)state;
+    struct qp_buf b = QP_BUF_INIT;
+    struct qp_tokenizer *t;
+    struct qp_ids ids = {0};
+    struct qp_err err = {0};
+    qp_buf_adds(&b, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[");
+    for (int i = 0; i < 12; i++)
+        qp_buf_addf(&b, "%s{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"%0100d\"},{\"type\":\"Replace\",\"pattern\":{\"String\":\"0\"},\"content\":\"a\"}", i ? "," : "", 0);
+    qp_buf_adds(&b, "]}}");
+    assert_int_equal(qp_tokenizer_open_memory(&t, b.data, b.len, &err), 0);
+    assert_int_equal(qp_tokenizer_encode(t, "aaaa", 4, 0, &ids, &err), QP_E_INPUT);
+    assert_non_null(strstr(err.text, "normalizers make"));
+    qp_ids_release(&ids);
+    qp_buf_release(&b);
+    qp_tokenizer_free(t);
+}
+
 /* A megabyte of one kind of character, for every family: nothing may be quadratic. */
 static void test_linear(void **state)
 {
@@ -415,7 +435,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_goldens),      cmocka_unit_test(test_gguf_names), cmocka_unit_test(test_scores), cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_missing_file), cmocka_unit_test(test_bad_text),   cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_missing_file), cmocka_unit_test(test_bad_text),   cmocka_unit_test(test_growth), cmocka_unit_test(test_linear),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -81,53 +81,60 @@ void QP_V(kv_bf16_store)(struct qp_exec *ex, void *cache, const struct qp_attn_s
     kv_store(cache, s, k, ldk, v, ldv, pos0, T, true);
 }
 
+/* Scores and probabilities of one register tile of rows; running maxima and sums of all rows, the sums still spread over a vector. */
 struct tile_state {
-    float q[QROWS * QP_MAX_HEAD_DIM], s[QROWS * KEYS], o[QROWS * (QP_MAX_HEAD_DIM + NR)], m[QROWS], l[QROWS];
+    float q[QROWS * QP_MAX_HEAD_DIM], s[MR * KEYS], o[QROWS * (QP_MAX_HEAD_DIM + NR)], l[QROWS * VL], m[QROWS];
 };
 
-/* Turns a row of scores into probabilities against the new running maximum; keys outside [first, last] count nothing. Returns the old sums' scale. */
-static float softmax_row(float *s, int64_t first, int64_t last, float *m, float *l, bool bf16)
+/* The subtracted maximum need not be the true one: it is raised when a score tops it by LEEWAY, which is rare, so that most blocks need no sums
+ * across a vector and no scaling of what was summed. */
+#define LEEWAY 7.f
+
+/* Turns a row of n scores into probabilities; keys outside [first, last] count nothing. */
+static void softmax_row(struct tile_state *st, int i, int row, int64_t n, int64_t first, int64_t last, int64_t hp, bool bf16)
 {
-    for (int64_t i = 0; i < KEYS; i++)
-        if (i < first || i > last)
-            s[i] = -INFINITY;
+    float *s = st->s + i * KEYS;
+    if (first > 0 || last < n - 1)
+        for (int64_t k = 0; k < n; k++)
+            s[k] = k < first || k > last ? -INFINITY : s[k];
     vf most = v_load(s);
-    for (int64_t i = VL; i < KEYS; i += VL)
-        most = v_max(most, v_load(s + i));
-    float new_m = v_hmax(most);
-    new_m = new_m > *m ? new_m : *m;
-    vf sum = v_set1(0), shift = v_set1(new_m);
-    for (int64_t i = 0; i < KEYS; i += VL) {
-        vf p = v_exp(v_sub(v_load(s + i), shift));
-        sum = v_add(sum, p);
-        v_store(s + i, p);
+    for (int64_t k = VL; k < n; k += VL)
+        most = v_max(most, v_load(s + k));
+    if (v_any_gt(most, v_set1(st->m[row] + LEEWAY))) {
+        float m = v_hmax(most), alpha = expf(st->m[row] - m);
+        st->m[row] = m;
+        v_store(st->l + row * VL, v_mul(v_load(st->l + row * VL), v_set1(alpha)));
+        for (int64_t d = 0; d < hp; d += VL)
+            v_store(st->o + row * hp + d, v_mul(v_load(st->o + row * hp + d), v_set1(alpha)));
     }
+    vf sum = v_load(st->l + row * VL), shift = v_set1(st->m[row]);
+    for (int64_t k = 0; k < n; k += 2 * VL) {
+        vf a = v_exp(v_sub(v_load(s + k), shift)), b = v_exp(v_sub(v_load(s + k + VL), shift));
+        sum = v_add(sum, v_add(a, b));
+        v_store(s + k, a);
+        v_store(s + k + VL, b);
+    }
+    v_store(st->l + row * VL, sum);
     if (bf16)
-        for (int64_t i = 0; i < KEYS; i++)
-            s[i] = maybe_round(s[i], true);
-    float alpha = expf(*m - new_m);
-    *l = *l * alpha + v_hsum(sum);
-    *m = new_m;
-    return alpha;
+        for (int64_t k = 0; k < n; k++)
+            s[k] = maybe_round(s[k], true);
 }
 
-static void key_block(struct tile_state *st, const struct attention_job *j, const float *kp, const float *vp, int64_t t0, int rows, int64_t key0)
+/* Rows r .. r+mr-1 of the tile against the keys of one block, panels behind the last row's position left out. */
+static void rows_block(struct tile_state *st, const struct attention_job *j, const float *kp, const float *vp, int64_t t0, int r, int mr, int64_t key0)
 {
-    int64_t hd = j->s->head_dim, hp = padded(hd, NR), cap = padded(j->s->capacity, KEYS);
-    for (int r = 0; r < rows; r += MR) {
-        int mr = rows - r < MR ? rows - r : MR;
-        for (int64_t n = 0; n < KEYS; n += NR)
-            tile_f32(mr, st->s + r * KEYS + n, KEYS, NR, false, st->q + r * hd, hd, kp + (key0 + n) * hd, hd);
-        for (int i = r; i < r + mr; i++) {
-            int64_t last = j->pos0 + t0 + i, first = j->s->window ? last + 1 - j->s->window : 0;
-            float alpha = softmax_row(st->s + i * KEYS, first - key0, last - key0, &st->m[i], &st->l[i], j->bf16);
-            if (alpha != 1.f)
-                for (int64_t d = 0; d < hp; d += VL)
-                    v_store(st->o + i * hp + d, v_mul(v_load(st->o + i * hp + d), v_set1(alpha)));
-        }
-        for (int64_t d = 0; d < hp; d += NR)
-            tile_f32(mr, st->o + r * hp + d, hp, NR, true, st->s + r * KEYS, KEYS, vp + d * cap + key0 * NR, KEYS);
+    int64_t hd = j->s->head_dim, hp = padded(hd, NR), cap = padded(j->s->capacity, KEYS), n = padded(j->pos0 + t0 + r + mr - key0, NR);
+    if (n <= 0)
+        return;
+    n = n < KEYS ? n : KEYS;
+    for (int64_t k = 0; k < n; k += NR)
+        tile_f32(mr, st->s + k, KEYS, NR, false, st->q + r * hd, hd, kp + (key0 + k) * hd, hd);
+    for (int i = 0; i < mr; i++) {
+        int64_t last = j->pos0 + t0 + r + i - key0, first = j->s->window ? last + 1 - j->s->window : 0;
+        softmax_row(st, i, r + i, n, first, last, hp, j->bf16);
     }
+    for (int64_t d = 0; d < hp; d += NR)
+        tile_f32(mr, st->o + r * hp + d, hp, NR, true, st->s, KEYS, vp + d * cap + key0 * NR, n);
 }
 
 static void attend(const struct attention_job *j, int64_t h, int64_t t0, int rows)
@@ -141,18 +148,21 @@ static void attend(const struct attention_job *j, int64_t h, int64_t t0, int row
         for (int64_t d = 0; d < hd; d++)
             st.q[i * hd + d] = j->bf16 ? maybe_round(q[d], true) : q[d];
         st.m[i] = -1e30f;
-        st.l[i] = 0;
     }
+    memset(st.l, 0, sizeof st.l);
     memset(st.o, 0, (size_t)(rows * hp) * sizeof(float));
     for (int i = 0; i < rows; i++)
         for (int64_t d = 0; d < hd; d++)
             st.q[i * hd + d] *= s->scale;
     int64_t first = s->window && j->pos0 + t0 + 1 > s->window ? j->pos0 + t0 + 1 - s->window : 0;
     for (int64_t key0 = first / KEYS * KEYS; key0 < j->pos0 + t0 + rows; key0 += KEYS)
-        key_block(&st, j, kp, vp, t0, rows, key0);
-    for (int i = 0; i < rows; i++)
+        for (int r = 0; r < rows; r += MR)
+            rows_block(&st, j, kp, vp, t0, r, rows - r < MR ? rows - r : MR, key0);
+    for (int i = 0; i < rows; i++) {
+        float sum = v_hsum(v_load(st.l + i * VL));
         for (int64_t d = 0; d < hd; d++)
-            j->out[(t0 + i) * j->ldo + h * hd + d] = st.o[i * hp + d] / st.l[i];
+            j->out[(t0 + i) * j->ldo + h * hd + d] = st.o[i * hp + d] / sum;
+    }
 }
 
 /* Late tiles see more keys, so they go first. */

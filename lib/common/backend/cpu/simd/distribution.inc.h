@@ -17,11 +17,12 @@ static float row_max(const float *x, int64_t n)
 {
     float most = x[0];
     int64_t i = 0;
-    if (n >= VL) {
-        vf m = v_load(x);
-        for (i = VL; i + VL <= n; i += VL)
-            m = v_max(m, v_load(x + i));
-        most = v_hmax(m);
+    if (n >= 4 * VL) {
+        vf m[4] = {v_load(x), v_load(x + VL), v_load(x + 2 * VL), v_load(x + 3 * VL)};
+        for (i = 4 * VL; i + 4 * VL <= n; i += 4 * VL)
+            UNROLL for (int k = 0; k < 4; k++)
+                m[k] = v_max(m[k], v_load(x + i + k * VL));
+        most = v_hmax(v_max(v_max(m[0], m[1]), v_max(m[2], m[3])));
     }
     for (; i < n; i++)
         most = x[i] > most ? x[i] : most;
@@ -48,7 +49,9 @@ static void lse_rows(void *arg, int64_t begin, int64_t end, int thread)
         j->lse[t] = (double)most + log(sum);
         if (j->argmax) {
             int64_t i = 0;
-            while (i + 1 < j->V && !(x[i] == most))
+            while (i + VL <= j->V && !v_any_eq(v_load(x + i), v_set1(most)))
+                i += VL;
+            while (i < j->V - 1 && !(x[i] == most))
                 i++;
             j->argmax[t] = (int32_t)i;
         }

@@ -193,7 +193,7 @@ static void interval(struct qp_judged *j, double center, double se)
 static void ratio(struct qp_judged *j, const struct qp_result *q, const struct qp_result *b)
 {
     double r = q->value / b->value;
-    double se = fabs(r) * sqrt(pow(q->stderr_ / q->value, 2) + pow(b->stderr_ / b->value, 2));
+    double se = hypot(q->stderr_ / b->value, r * b->stderr_ / b->value); /* defined for a value of 0 too */
     j->measure = 100 * r;
     interval(j, 100 * r, 100 * se);
 }

@@ -11,7 +11,7 @@
 
 struct window {
     int64_t begin, end; /* tokens [begin, end) */
-    int64_t first;      /* the first scored token */
+    int64_t first;      /* the first scored token: after those of earlier windows, and after begin, which nothing predicts */
 };
 
 struct run {
@@ -31,9 +31,10 @@ static int64_t plan(struct window *w, int64_t n, const struct qp_ppl_options *o)
     int64_t count = 0, index = 0, prev = 0, shards = o->shards > 1 ? o->shards : 1;
     for (int64_t begin = 0;; begin += o->stride, index++) {
         int64_t end = begin + o->window < n ? begin + o->window : n;
-        if (index % shards == (shards > 1 ? o->shard : 0) && end > (prev ? prev : 1)) {
+        int64_t first = prev > begin ? prev : begin + 1;
+        if (index % shards == (shards > 1 ? o->shard : 0) && end > first) {
             if (w)
-                w[count] = (struct window){begin, end, prev ? prev : 1};
+                w[count] = (struct window){begin, end, first};
             count++;
         }
         prev = end;
@@ -154,16 +155,19 @@ static void free_run(struct run *u)
     qp_free(u->seqs);
 }
 
-static int check(struct qp_engine *const *engines, size_t n_models, size_t n_ids, const struct qp_ppl_options *o, struct qp_err *err)
+static int check(struct qp_engine *const *engines, size_t n_models, const int32_t *ids, size_t n_ids, const struct qp_ppl_options *o, struct qp_err *err)
 {
-    if (o->window < 2 || o->stride < 1 || o->stride >= o->window)
-        return qp_err_set(err, QP_E_USAGE, "window %lld and stride %lld: expected window >= 2 and 1 <= stride < window", (long long)o->window, (long long)o->stride);
+    if (o->window < 2 || o->stride < 1 || o->stride > o->window)
+        return qp_err_set(err, QP_E_USAGE, "window %lld and stride %lld: expected window >= 2 and 1 <= stride <= window", (long long)o->window, (long long)o->stride);
     if (n_ids < 2)
         return qp_err_set(err, QP_E_INPUT, "the text has %zu tokens; perplexity needs two at least", n_ids);
     for (size_t m = 1; m < n_models; m++)
         if (qp_engine_config(engines[m])->vocab_size != qp_engine_config(engines[0])->vocab_size)
             return qp_err_set(err, QP_E_INPUT, "models with vocabularies of %lld and %lld tokens cannot be compared", (long long)qp_engine_config(engines[0])->vocab_size,
                               (long long)qp_engine_config(engines[m])->vocab_size);
+    for (size_t i = 0; i < n_ids; i++) /* a window's last token indexes the logits without passing the engine */
+        if (ids[i] < 0 || ids[i] >= qp_engine_config(engines[0])->vocab_size)
+            return qp_err_set(err, QP_E_INPUT, "token id %d is outside of the vocabulary of %lld", ids[i], (long long)qp_engine_config(engines[0])->vocab_size);
     return 0;
 }
 
@@ -174,7 +178,7 @@ int qp_ppl_run(struct qp_ppl_result *out, struct qp_engine *const *engines, size
     struct qp_err local = {0};
     err = err ? err : &local;
     *out = (struct qp_ppl_result){0};
-    if (check(engines, n_models, n_ids, opt, err))
+    if (check(engines, n_models, ids, n_ids, opt, err))
         return err->code;
     int64_t count = plan(NULL, (int64_t)n_ids, opt), longest = 0;
     size_t scored = 0;

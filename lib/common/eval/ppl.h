@@ -18,7 +18,7 @@
 #include "stats/stats.h"
 
 struct qp_ppl_options {
-    int64_t window, stride;            /* window >= 2, 1 <= stride < window */
+    int64_t window, stride;            /* window >= 2, 1 <= stride <= window (equal: windows that do not overlap, as the GPTQ papers use) */
     int64_t shard, shards;             /* windows with index % shards == shard; shards 0 or 1: all */
 };
 

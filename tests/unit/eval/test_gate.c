@@ -77,6 +77,11 @@ static void test_confidence(void **s)
     assert_int_equal(judge(check, "kld/x", 0, 0, 1.5, 0.1, NULL), QP_FAIL);
     assert_int_equal(judge(check, "kld/x", 0, 0, 0.5, NAN, &j), QP_UNDECIDED);
     assert_non_null(strstr(j.reason, "no standard error"));
+    /* a model that gets nothing right has failed; the error of a ratio is defined for 0 */
+    check = "{\"metric\": \"acc/x\", \"min_retained_pct\": 97, \"confidence\": 0.95}";
+    assert_int_equal(judge(check, "acc/x", 0.5, 0.01, 0, 0, NULL), QP_FAIL);
+    assert_int_equal(judge(check, "acc/x", 0.5, 0.01, 0.5, 0.01, &j), QP_UNDECIDED);
+    assert_true(fabs(j.hi - 100 - 1.959963984540054 * sqrt(8)) < 1e-9); /* errors of 2 % each, independent */
 }
 
 static void test_paired(void **s)

@@ -72,7 +72,9 @@ static int load_bias(struct qp_block *b, const struct qp_model *m, enum qp_linea
         return 0;
     if (!p->bias && !(p->bias = qp_zalloc((size_t)p->N * sizeof *p->bias, name, err)))
         return QP_E_RESOURCE;
-    return qp_weight_read_rows(w, 0, 1, p->bias + row0, err);
+    if (qp_weight_read_rows(w, 0, 1, p->bias + row0, err))
+        return err->code;
+    return qp_all_finite(p->bias + row0, w->rows * w->cols) ? 0 : qp_err_set(err, QP_E_INPUT, "tensor '%s' holds NaN or infinite weights", w->name);
 }
 
 static int load_linears(struct qp_block *b, const struct qp_model *m, struct qp_err *err)

@@ -45,7 +45,11 @@ static int load(struct qp_engine *e, struct qp_err *err)
     const struct qp_weight *norm = qp_model_weight(e->model, "model.norm.weight");
     const struct qp_weight *head = qp_model_weight(e->model, c->tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
     struct qp_linear_ops lin = qp_linear_ops_of(e->ops, e->compute);
-    if (qp_weight_read_rows(norm, 0, 1, e->final_norm, err) || qp_packed_new(&e->head, head->rows, head->cols, lin, err))
+    if (qp_weight_read_rows(norm, 0, 1, e->final_norm, err))
+        return err->code;
+    if (!qp_all_finite(e->final_norm, c->d_model))
+        return qp_err_set(err, QP_E_INPUT, "tensor '%s' holds NaN or infinite weights", norm->name);
+    if (qp_packed_new(&e->head, head->rows, head->cols, lin, err))
         return err->code;
     return qp_pack_weight(&e->head, 0, head, lin, &e->ex, err);
 }

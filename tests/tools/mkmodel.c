@@ -40,7 +40,7 @@ static void write_config(const struct options *o)
     FILE *f = create(o->dir, "config.json");
     fprintf(f,
             "{\"model_type\": \"llama\", \"hidden_size\": %ld, \"intermediate_size\": %ld, \"num_hidden_layers\": %ld, \"num_attention_heads\": %ld,\n"
-            " \"num_key_value_heads\": %ld, \"vocab_size\": %ld, \"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0,\n"
+            " \"num_key_value_heads\": %ld, \"vocab_size\": %ld, \"max_position_embeddings\": 2048, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0,\n"
             " \"tie_word_embeddings\": true, \"architectures\": [\"LlamaForCausalLM\"]}\n",
             o->d, o->ff, o->layers, !strcmp(o->broken, "heads") ? 0 : o->heads, o->kv, o->vocab);
     fclose(f);

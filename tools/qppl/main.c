@@ -10,7 +10,7 @@
 #include "qppl.h"
 #include "stream/tool.h"
 
-static struct qppl app = {.window = 2048, .stride = 512, .compute = COMPUTE_AUTO};
+static struct qppl app = {.compute = COMPUTE_AUTO};
 
 static const char *const compute_names[] = {"auto", "f32", "bf16", NULL};
 static const char *const bos_names[] = {"auto", "always", "never", NULL};
@@ -21,8 +21,8 @@ static const struct qp_opt options[] = {
     QP_OPT_STR('t', "text", &app.text, "FILE", "text to score: .txt, .raw, .jsonl, .jsonl.gz"),
     QP_OPT_STR('\0', "name", &app.name, "NAME", "name in the metrics (ppl/NAME); default: from the file's name"),
     QP_OPT_STR('\0', "field", &app.field, "FIELD", "field of a .jsonl row that holds the text; default: text"),
-    QP_OPT_INT('\0', "window", &app.window, 2, 1 << 20, "N", "tokens in a window"),
-    QP_OPT_INT('\0', "stride", &app.stride, 1, 1 << 20, "N", "tokens from one window's start to the next"),
+    QP_OPT_INT('\0', "window", &app.window, 0, 1 << 20, "N", "tokens in a window; 0: 2048, or the model's longest context if that is less"),
+    QP_OPT_INT('\0', "stride", &app.stride, 0, 1 << 20, "N", "tokens from one window's start to the next; 0: a quarter of the window"),
     QP_OPT_INT('\0', "max-tokens", &app.max_tokens, 0, INT64_C(1) << 40, "N", "score no more than the first N tokens; 0: all"),
     QP_OPT_STR('\0', "shard", &app.shard_text, "I/N", "every Nth window from the Ith (I from 0 to N-1); sums add up over shards"),
     QP_OPT_ENUM('\0', "compat", &app.compat, compat_names, "MODE", "what ppl/NAME is: token-weighted, or the mean of window means"),
@@ -38,8 +38,8 @@ static int check(struct qp_tool_run *run, void *ctx)
         return qp_err_set(&run->err, QP_E_USAGE, "--text FILE is needed; see --help");
     if (run->args.n)
         return qp_err_set(&run->err, QP_E_USAGE, "unexpected argument '%s'", run->args.v[0]);
-    if (a->stride >= a->window)
-        return qp_err_set(&run->err, QP_E_USAGE, "--stride %" PRId64 " must be less than --window %" PRId64, a->stride, a->window);
+    if (a->window == 1)
+        return qp_err_set(&run->err, QP_E_USAGE, "--window takes 2 or more tokens: a window's first token has no prediction");
     if (a->shard_text && (sscanf(a->shard_text, "%" SCNd64 "/%" SCNd64 "%n", &a->shard, &a->shards, &a->parsed) != 2 || a->shard_text[a->parsed] ||
                           a->shards < 1 || a->shard < 0 || a->shard >= a->shards))
         return qp_err_set(&run->err, QP_E_USAGE, "--shard takes I/N with 0 <= I < N, not '%s'", a->shard_text);

@@ -109,7 +109,7 @@ static void report_difference(struct qppl *a, struct qp_tool_run *run, size_t m)
     qp_w_f64s(w, "interval", (double[]){lo, hi}, 2);
     qp_w_f64(w, "increase_pct", 100 * expm1(d.mean));
     qp_w_f64s(w, "increase_pct_interval", (double[]){100 * expm1(lo), 100 * expm1(hi)}, 2);
-    qp_w_bool(w, "significant", fabs(d.mean) >= 2 * d.stderr_);
+    qp_w_bool(w, "significant", d.mean != 0 && fabs(d.mean) >= 2 * d.stderr_);
     write_protocol(a, w);
     finish(w);
 }

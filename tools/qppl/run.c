@@ -6,6 +6,7 @@
 #include "qppl.h"
 #include "text/dataset.h"
 
+#define DEFAULT_WINDOW 2048
 #define MAX_TEXT ((size_t)1 << 32)
 
 static bool is_rows(const char *path)
@@ -69,8 +70,25 @@ int qppl_read_text(struct qppl *a, struct qp_tool_run *run)
     return 0;
 }
 
+/* Beyond the positions that a model was made for its losses mean nothing, so the default ends there; who asks for more gets it. */
+static int choose_windows(struct qppl *a, struct qp_tool_run *run)
+{
+    int64_t longest = DEFAULT_WINDOW;
+    for (size_t i = 0; i < qp_model_set_count(a->models); i++) {
+        int64_t n = qp_model_config(qp_model_set_at(a->models, i)->model)->max_positions;
+        longest = n < longest ? n : longest;
+    }
+    a->window = a->window ? a->window : longest > 2 ? longest : 2;
+    a->stride = a->stride ? a->stride : a->window > 4 ? a->window / 4 : 1;
+    if (a->stride > a->window)
+        return qp_err_set(&run->err, QP_E_USAGE, "--stride %lld is more than the window of %lld tokens: text would be left out", (long long)a->stride, (long long)a->window);
+    return 0;
+}
+
 int qppl_open_engines(struct qppl *a, struct qp_tool_run *run)
 {
+    if (choose_windows(a, run))
+        return run->err.code;
     if (qp_backend_cpu_init(&a->ops, run->backend, &run->err) || qp_pool_new(&a->pool, (int)run->threads, &run->err))
         return run->err.code;
     bool bf16 = a->compute == COMPUTE_BF16 || (a->compute == COMPUTE_AUTO && a->ops.has_bf16);

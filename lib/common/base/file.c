@@ -15,7 +15,7 @@
 int qp_map_open(struct qp_map *out, const char *path, struct qp_err *err)
 {
     *out = (struct qp_map){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* does not wait for a writer of a FIFO */
     if (fd < 0)
         return qp_err_errno(err, QP_E_INPUT, "cannot open '%s'", path);
     struct stat st;

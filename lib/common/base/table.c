@@ -99,6 +99,8 @@ static void row(const struct qp_table *t, enum qp_table_format f, const char *co
         pad(out, cells[c], last ? 0 : widths[c], t->right[c], f == QP_TABLE_MARKDOWN);
         qp_buf_adds(out, f == QP_TABLE_MARKDOWN ? " " : "");
     }
+    while (f == QP_TABLE_TEXT && out->len && out->data[out->len - 1] == ' ') /* empty last cells */
+        out->data[--out->len] = 0;
     qp_buf_adds(out, f == QP_TABLE_MARKDOWN ? "|\n" : "\n");
 }
 
@@ -121,14 +123,15 @@ void qp_table_print(const struct qp_table *t, enum qp_table_format f, struct qp_
     out->failed |= t->failed;
     for (int c = 0; c < t->n_columns; c++)
         widths[c] = width(t->names[c]);
-    for (size_t i = 0; i < t->n_cells; i++) {
+    size_t whole = t->n_cells - t->n_cells % (size_t)t->n_columns; /* a row that is not full is left out */
+    for (size_t i = 0; i < whole; i++) {
         size_t w = width(t->cells[i]), c = i % (size_t)t->n_columns;
         widths[c] = w > widths[c] ? w : widths[c];
     }
     row(t, f, t->names, widths, out);
     if (f != QP_TABLE_CSV)
         rule(t, f, widths, out);
-    for (size_t i = 0; i + (size_t)t->n_columns <= t->n_cells; i += (size_t)t->n_columns)
+    for (size_t i = 0; i < whole; i += (size_t)t->n_columns)
         row(t, f, (const char *const *)t->cells + i, widths, out);
 }
 

@@ -29,18 +29,26 @@ struct pack_job {
     int64_t ldw, row0, K;
 };
 
+/* By squares of PACK_K columns, so that the panel's lines are filled while they are in the first-level cache. */
+#define PACK_K (2 * VL)
+
 static void pack_rows(void *arg, int64_t begin, int64_t end, int thread)
 {
     const struct pack_job *j = arg;
+    const __m512i step = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(NR));
     int64_t k2 = pairs_of(j->K);
     (void)thread;
-    for (int64_t r = begin; r < end; r++) {
-        int64_t n = j->row0 + r;
-        uint16_t *dst = j->packed + (n / NR * k2 * NR + n % NR) * 2;
-        const float *src = j->w + r * j->ldw;
-        for (int64_t k = 0; k < j->K; k++)
-            dst[k / 2 * NR * 2 + (k & 1)] = qp_f32_to_bf16(src[k]);
-    }
+    for (int64_t k0 = 0; k0 < j->K; k0 += PACK_K)
+        for (int64_t r = begin; r < end; r++) {
+            int64_t n = j->row0 + r;
+            uint16_t *dst = j->packed + (n / NR * k2 * NR + n % NR) * 2;
+            const float *src = j->w + r * j->ldw;
+            if (k0 + PACK_K <= j->K)
+                _mm512_i32scatter_epi32(dst + k0 * NR, step, to_bf16(v_load(src + k0), v_load(src + k0 + VL)), 4);
+            else
+                for (int64_t k = k0; k < j->K; k++)
+                    dst[k / 2 * NR * 2 + (k & 1)] = qp_f32_to_bf16(src[k]);
+        }
 }
 
 void qp_avx512_bf16_linear_bf16_pack(struct qp_exec *ex, void *packed, const float *w, int64_t ldw, int64_t row0, int64_t rows, int64_t N, int64_t K)

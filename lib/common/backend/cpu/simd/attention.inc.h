@@ -51,17 +51,26 @@ static float maybe_round(float f, bool bf16)
     return bf16 ? qp_bf16_to_f32(qp_f32_to_bf16(f)) : f;
 }
 
-static void kv_store(float *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t pos0,
-                     int64_t T, bool bf16)
+struct store_job {
+    float *cache;
+    const struct qp_attn_shape *s;
+    const float *k, *v;
+    int64_t ldk, ldv, pos0;
+    bool bf16;
+};
+
+static void store_rows(void *arg, int64_t begin, int64_t end, int thread)
 {
-    int64_t hd = s->head_dim, cap = padded(s->capacity, KEYS);
-    for (int64_t h = 0; h < s->n_kv_heads; h++) {
-        float *kp = cache + (size_t)h * head_floats(s), *vp = kp + k_floats(s);
-        for (int64_t t = 0; t < T; t++) {
-            int64_t pos = pos0 + t;
+    const struct store_job *j = arg;
+    int64_t hd = j->s->head_dim, cap = padded(j->s->capacity, KEYS);
+    (void)thread;
+    for (int64_t h = 0; h < j->s->n_kv_heads; h++) {
+        float *kp = j->cache + (size_t)h * head_floats(j->s), *vp = kp + k_floats(j->s);
+        for (int64_t t = begin; t < end; t++) {
+            int64_t pos = j->pos0 + t;
             for (int64_t d = 0; d < hd; d++) {
-                kp[pos / NR * hd * NR + d * NR + pos % NR] = maybe_round(k[t * ldk + h * hd + d], bf16);
-                vp[d / NR * cap * NR + pos * NR + d % NR] = maybe_round(v[t * ldv + h * hd + d], bf16);
+                kp[pos / NR * hd * NR + d * NR + pos % NR] = maybe_round(j->k[t * j->ldk + h * hd + d], j->bf16);
+                vp[d / NR * cap * NR + pos * NR + d % NR] = maybe_round(j->v[t * j->ldv + h * hd + d], j->bf16);
             }
         }
     }
@@ -70,15 +79,15 @@ static void kv_store(float *cache, const struct qp_attn_shape *s, const float *k
 void QP_V(kv_f32_store)(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v,
                         int64_t ldv, int64_t pos0, int64_t T)
 {
-    (void)ex;
-    kv_store(cache, s, k, ldk, v, ldv, pos0, T, false);
+    struct store_job j = {cache, s, k, v, ldk, ldv, pos0, false};
+    qp_pool_for(ex->pool, T, 64, store_rows, &j);
 }
 
 void QP_V(kv_bf16_store)(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v,
                          int64_t ldv, int64_t pos0, int64_t T)
 {
-    (void)ex;
-    kv_store(cache, s, k, ldk, v, ldv, pos0, T, true);
+    struct store_job j = {cache, s, k, v, ldk, ldv, pos0, true};
+    qp_pool_for(ex->pool, T, 64, store_rows, &j);
 }
 
 /* Scores and probabilities of one register tile of rows; running maxima and sums of all rows, the sums still spread over a vector. */

@@ -41,20 +41,24 @@ struct pack_job {
     int64_t ldw, row0, rows, K;
 };
 
+/* By squares of PACK_K columns, so that the panel's lines are filled while they are in the first-level cache. */
+#define PACK_K 32
+
 static void pack_rows(void *arg, int64_t begin, int64_t end, int thread)
 {
     const struct pack_job *j = arg;
     (void)thread;
-    for (int64_t r = begin; r < end; r++) {
-        int64_t n = j->row0 + r, base = n / NR * j->K * NR + n % NR;
-        const float *src = j->w + r * j->ldw;
-        if (j->f32)
-            for (int64_t k = 0; k < j->K; k++)
-                j->f32[base + k * NR] = src[k];
-        else
-            for (int64_t k = 0; k < j->K; k++)
-                j->bf16[base + k * NR] = qp_f32_to_bf16(src[k]);
-    }
+    for (int64_t k0 = 0; k0 < j->K; k0 += PACK_K)
+        for (int64_t r = begin; r < end; r++) {
+            int64_t n = j->row0 + r, base = n / NR * j->K * NR + n % NR, k1 = k0 + PACK_K < j->K ? k0 + PACK_K : j->K;
+            const float *src = j->w + r * j->ldw;
+            if (j->f32)
+                for (int64_t k = k0; k < k1; k++)
+                    j->f32[base + k * NR] = src[k];
+            else
+                for (int64_t k = k0; k < k1; k++)
+                    j->bf16[base + k * NR] = qp_f32_to_bf16(src[k]);
+        }
 }
 
 void QP_V(linear_f32_pack)(struct qp_exec *ex, void *packed, const float *w, int64_t ldw, int64_t row0, int64_t rows, int64_t N, int64_t K)

@@ -137,7 +137,8 @@ static void report_kld(struct qppl *a, struct qp_tool_run *run, size_t m)
 static void print_model(const struct qppl *a, size_t m)
 {
     struct qp_mean ppl = qp_ppl_of(&a->result, m);
-    fprintf(stderr, "qppl: %s  ppl/%s %.4f +- %.4f", qp_model_set_at(a->models, m)->id, a->name, ppl.mean, ppl.stderr_);
+    double value = a->compat == COMPAT_WINDOWS ? qp_ppl_window_mean(&a->result, m) : ppl.mean;
+    fprintf(stderr, "qppl: %s  ppl/%s %.4f +- %.4f", qp_model_set_at(a->models, m)->id, a->name, value, ppl.stderr_);
     if (m) {
         struct qp_mean d = qp_ppl_paired(&a->result, m), kl = qp_mean_of(a->result.kl[m], a->result.n), same = qp_mean_of(a->result.agree[m], a->result.n);
         fprintf(stderr, "  %+.2f %% +- %.2f  KL %.4f  top-1 %.2f %%", 100 * expm1(d.mean), 100 * exp(d.mean) * d.stderr_, kl.mean, 100 * same.mean);

@@ -6,7 +6,6 @@
 
 #define SUB 128   /* rows of X in one panel: NR columns of them stay in the first-level cache */
 #define CHUNK 512 /* rows of X packed at a time */
-#define SMR 4     /* rows of H in a register tile */
 
 struct syrk_job {
     float *h, *pack;
@@ -28,32 +27,28 @@ static void syrk_pack(void *arg, int64_t begin, int64_t end, int thread)
         }
 }
 
-INLINE void syrk_tile(float *h, int64_t ldh, int64_t rows, int64_t n, const float *a, const float *b, int64_t T)
+/* y[mr, n] += the sums over K rows of x[k, 0..mr) * panel[k]; both are packed panels. */
+INLINE void tile_syrk_body(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const float *x, int64_t ldx, const float *panel, int64_t K)
 {
-    vf acc[SMR][NV];
-    for (int i = 0; i < SMR; i++)
-        for (int c = 0; c < NV; c++)
-            acc[i][c] = v_set1(0);
-    for (int64_t t = 0; t < T; t++) {
-        vf v[NV];
-        for (int c = 0; c < NV; c++)
-            v[c] = v_load(b + t * NR + c * VL);
-        for (int i = 0; i < SMR; i++) {
-            vf s = v_set1(a[t * NR + i]);
-            for (int c = 0; c < NV; c++)
-                acc[i][c] = v_fma(s, v[c], acc[i][c]);
+    vf acc[MR][NV], old[MR][NV];
+    tile_load(acc, mr, NULL, 0, n);
+    for (int64_t k = 0; k < K; k++) {
+        vf b[NV];
+        UNROLL for (int q = 0; q < NV; q++)
+            b[q] = v_load(panel + k * NR + q * VL);
+        UNROLL for (int i = 0; i < mr; i++) {
+            vf s = v_set1(x[k * ldx + i]);
+            UNROLL for (int q = 0; q < NV; q++)
+                acc[i][q] = v_fma(s, b[q], acc[i][q]);
         }
     }
-    for (int i = 0; i < SMR && i < rows; i++)
-        for (int c = 0; c < NV; c++) {
-            int64_t left = n - c * VL;
-            float *p = h + i * ldh + c * VL;
-            if (left >= VL)
-                v_store(p, v_add(v_load(p), acc[i][c]));
-            else if (left > 0)
-                v_store_n(p, v_add(v_load_n(p, left), acc[i][c]), left);
-        }
+    tile_load(old, mr, accumulate ? y : NULL, ldy, n);
+    UNROLL for (int i = 0; i < mr; i++)
+        UNROLL for (int q = 0; q < NV; q++)
+            acc[i][q] = v_add(old[i][q], acc[i][q]);
+    tile_store(acc, mr, y, ldy, n);
 }
+DEFINE_TILE(tile_syrk, float, float)
 
 /* Task: the pair (pi, pj) of panels, pj <= pi. */
 static void syrk_tasks(void *arg, int64_t begin, int64_t end, int thread)
@@ -67,11 +62,12 @@ static void syrk_tasks(void *arg, int64_t begin, int64_t end, int thread)
         const float *a = j->pack + pi * j->T * NR, *b = j->pack + left * j->T * NR;
         for (int64_t t = 0; t < j->T; t += SUB) {
             int64_t rows = j->T - t < SUB ? j->T - t : SUB;
-            for (int64_t i = 0; i < NR && pi * NR + i < j->K; i += SMR) {
-                int64_t row = pi * NR + i, n = row + SMR - left * NR; /* columns up to the diagonal of the tile's last row */
+            for (int64_t i = 0; i < NR && pi * NR + i < j->K; i += MR) {
+                int64_t row = pi * NR + i, mr = NR - i < MR ? NR - i : MR;
+                mr = mr < j->K - row ? mr : j->K - row;
+                int64_t n = row + mr - left * NR; /* columns up to the diagonal of the tile's last row */
                 n = n < NR ? n : NR;
-                n = n < j->K - left * NR ? n : j->K - left * NR;
-                syrk_tile(j->h + row * j->ldh + left * NR, j->ldh, j->K - row, n, a + t * NR + i, b + t * NR, rows);
+                tile_syrk((int)mr, j->h + row * j->ldh + left * NR, j->ldh, n, true, a + t * NR + i, NR, b + t * NR, rows);
             }
         }
     }

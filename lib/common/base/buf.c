@@ -57,6 +57,19 @@ void qp_buf_addf(struct qp_buf *b, const char *fmt, ...)
     va_end(ap);
 }
 
+void qp_buf_add_clean(struct qp_buf *b, const char *s)
+{
+    for (; *s; s++) {
+        unsigned char c = (unsigned char)*s, next = (unsigned char)s[1];
+        bool c1 = c == 0xc2 && next >= 0x80 && next <= 0x9f;
+        if (c < 0x20 || c == 0x7f || c1)
+            qp_buf_adds(b, "?");
+        else
+            qp_buf_add(b, s, 1);
+        s += c1;
+    }
+}
+
 void qp_buf_clear(struct qp_buf *b)
 {
     b->len = 0;

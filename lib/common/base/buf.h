@@ -18,6 +18,8 @@ struct qp_buf {
 void qp_buf_add(struct qp_buf *b, const void *data, size_t n);
 void qp_buf_adds(struct qp_buf *b, const char *s);
 void qp_buf_addf(struct qp_buf *b, const char *fmt, ...) QP_PRINTF(2, 3);
+/* Text from outside on its way to a terminal: each control character (C0, DEL, and U+0080 to U+009F) becomes '?'. */
+void qp_buf_add_clean(struct qp_buf *b, const char *s);
 /* Room for n more bytes, len grown by n; NULL when it failed. The bytes are uninitialized. */
 void *qp_buf_grow(struct qp_buf *b, size_t n);
 void qp_buf_clear(struct qp_buf *b); /* len = 0, keeps the block */

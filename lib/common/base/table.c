@@ -39,6 +39,7 @@ void qp_table_cell(struct qp_table *t, const char *fmt, ...)
     t->cells[t->n_cells++] = b.data; /* the buffer's block, freed with free */
 }
 
+/* Columns on a terminal: UTF-8 characters, and one for each control, which is printed as '?'. */
 static size_t width(const char *s)
 {
     size_t n = 0;
@@ -47,20 +48,17 @@ static size_t width(const char *s)
     return n;
 }
 
-/* Text from a stream must neither drive a terminal nor end a row. The bytes of U+0080..U+009F are controls as well. */
-static void add_clean(struct qp_buf *out, const char *s, bool markdown)
+static void add_cell(struct qp_buf *out, const char *s, bool markdown)
 {
-    for (; s && *s; s++) {
-        unsigned char c = (unsigned char)*s, next = (unsigned char)s[1];
-        bool c1 = c == 0xc2 && next >= 0x80 && next <= 0x9f;
-        if (markdown && c == '|')
-            qp_buf_adds(out, "\\|");
-        else if (c < 0x20 || c == 0x7f || c1)
-            qp_buf_adds(out, "?");
-        else
-            qp_buf_add(out, s, 1);
-        s += c1;
+    struct qp_buf clean = QP_BUF_INIT;
+    qp_buf_add_clean(&clean, s);
+    for (const char *p = clean.data; p && *p; p++) {
+        if (markdown && *p == '|')
+            qp_buf_adds(out, "\\");
+        qp_buf_add(out, p, 1);
     }
+    out->failed |= clean.failed;
+    qp_buf_release(&clean);
 }
 
 static void pad(struct qp_buf *out, const char *s, size_t to, bool right, bool markdown)
@@ -69,7 +67,7 @@ static void pad(struct qp_buf *out, const char *s, size_t to, bool right, bool m
     size_t fill = to > w ? to - w : 0;
     if (right)
         qp_buf_addf(out, "%*s", (int)fill, "");
-    add_clean(out, s, markdown);
+    add_cell(out, s ? s : "", markdown);
     if (!right)
         qp_buf_addf(out, "%*s", (int)fill, "");
 }

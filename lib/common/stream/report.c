@@ -150,15 +150,24 @@ static int take_verdict(struct qp_report *r, const struct qp_record *rec, struct
     struct qp_buf line = QP_BUF_INIT;
     if (qp_record_need_str(rec, "outcome", &outcome, err) || qp_record_str(rec, "model", &model, err) < 0 || qp_record_str(rec, "gate", &gate, err) < 0)
         return err->code;
-    for (const char *p = outcome; *p; p++)
-        qp_buf_addf(&line, "%c", *p >= 'a' && *p <= 'z' ? *p - 32 : *p);
-    qp_buf_addf(&line, "  %s by gate '%s'", model, gate);
+    qp_buf_add_clean(&line, outcome);
+    for (size_t i = 0; i < line.len; i++)
+        line.data[i] = (char)(line.data[i] >= 'a' && line.data[i] <= 'z' ? line.data[i] - 32 : line.data[i]);
+    qp_buf_adds(&line, "  ");
+    qp_buf_add_clean(&line, model);
+    qp_buf_adds(&line, " by gate '");
+    qp_buf_add_clean(&line, gate);
+    qp_buf_adds(&line, "'");
     for (size_t i = 0; qp_record_at(rec, "checks", i, &check, err) == 1; i++) {
         const char *what = "", *how = "", *reason = "";
         if (qp_record_str(&check, "outcome", &how, err) < 0 || qp_record_str(&check, "metric", &what, err) < 0 || qp_record_str(&check, "reason", &reason, err) < 0)
             break;
-        if (strcmp(how, "pass"))
-            qp_buf_addf(&line, "\n  %s: %s%s%s", how, what, *reason ? ": " : "", reason);
+        if (!strcmp(how, "pass"))
+            continue;
+        const char *const words[] = {how, ": ", what, *reason ? ": " : "", reason};
+        qp_buf_adds(&line, "\n  ");
+        for (size_t k = 0; k < sizeof words / sizeof *words; k++)
+            qp_buf_add_clean(&line, words[k]);
     }
     if (!err->code && r->n_verdicts < MAX_VERDICTS && !qp_buf_check(&line, err) && (r->verdict[r->n_verdicts] = qp_strdup(line.data, err)))
         r->n_verdicts++;

@@ -224,6 +224,49 @@ static void test_invented(void **s)
     assert_non_null(strstr(err.text, "deeper"));
 }
 
+/* What a stream holds must neither break the JSON nor blow it up. */
+static void test_json_of_anything(void **s)
+{
+    (void)s;
+    static const char strings[] = "\x82\xa1t\xa1y\xa1s\xaf\"\\\n\x7f\xc3\xa9\xff\xc0\xaf\xed\xa0\x80\xc2\x9b\xe2";
+    uint8_t data[600];
+    size_t n = 0, head = sizeof "\x84\xa1t\xa4head\xa5magic\xa9quantpipe\xa1v\x01\xa4tool\xa1x" - 1;
+    memcpy(data, "\x84\xa1t\xa4head\xa5magic\xa9quantpipe\xa1v\x01\xa4tool\xa1x", head);
+    memcpy(data + head, strings, sizeof strings - 1);
+    n = head + sizeof strings - 1;
+    /* 30 maps, each the key of the one around it */
+    memcpy(data + n, "\x82\xa1t\xa1z", 5);
+    n += 5;
+    memset(data + n, 0x81, 30);
+    n += 30;
+    memset(data + n, 0x01, 31);
+    n += 31;
+    data[n++] = 0x02;
+    struct qp_reader *rd;
+    struct qp_record rec;
+    struct qp_err err = {0};
+    struct qp_buf json = QP_BUF_INIT;
+    int fd = memory(data, n);
+    assert_int_equal(qp_reader_new(&rd, fd, "test", &err), 0);
+    assert_int_equal(qp_reader_next(rd, &rec, &err), 1);
+    assert_int_equal(qp_reader_next(rd, &rec, &err), 1);
+    qp_record_json(&rec, 16, &json);
+    assert_string_equal(json.data, "{\"t\":\"y\",\"s\":\"\\\"\\\\\\u000a\\u007f\xc3\xa9"
+                                   "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\\u009b\xef\xbf\xbd\"}");
+    qp_buf_clear(&json);
+    assert_int_equal(qp_reader_next(rd, &rec, &err), 1);
+    qp_record_json(&rec, 16, &json);
+    assert_true(json.len < 200);
+    qp_buf_release(&json);
+    qp_reader_free(rd);
+    close(fd);
+    /* an array of more values than a record may hold is refused before it is decoded */
+    uint8_t many[] = {0x82, 0xa1, 't', 0xa1, 'x', 0xa1, 'a', 0xdd, 0x00, 0x10, 0x00, 0x01};
+    int count;
+    assert_int_equal(read_all(many, sizeof many, &count, &err), QP_E_INPUT);
+    assert_non_null(strstr(err.text, "2^20 values"));
+}
+
 /* Records that come in small pieces, as through a pipe. */
 static void test_pieces(void **s)
 {
@@ -290,6 +333,7 @@ static void test_writer_errors(void **s)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_cut_everywhere), cmocka_unit_test(test_flip_everywhere),
-                                       cmocka_unit_test(test_invented),   cmocka_unit_test(test_pieces),         cmocka_unit_test(test_writer_errors)};
+                                       cmocka_unit_test(test_invented),   cmocka_unit_test(test_pieces),         cmocka_unit_test(test_writer_errors),
+                                       cmocka_unit_test(test_json_of_anything)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

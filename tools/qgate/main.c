@@ -41,15 +41,28 @@ static int take_model(struct qgate *a, const struct qp_record *rec, struct qp_er
     return m->id && (m->base || !base) ? 0 : QP_E_RESOURCE;
 }
 
+/* What an interrupted tool left is no basis for a verdict. */
+static int take_end(struct qgate *a, const struct qp_record *rec, struct qp_err *err)
+{
+    const char *sum = NULL, *status = "ok", *tool = "";
+    if (qp_record_str(rec, "xxh64", &sum, err) < 0 || qp_record_str(rec, "status", &status, err) < 0 || qp_record_str(rec, "tool", &tool, err) < 0)
+        return err->code;
+    if (strcmp(status, "ok"))
+        return qp_err_set(err, QP_E_INPUT, "the part of '%s' ended with status '%s', expected 'ok'", tool, status);
+    if (sum && a->n_chain < QGATE_MAX_CHAIN)
+        snprintf(a->chain[a->n_chain++], sizeof a->chain[0], "%s", sum);
+    return 0;
+}
+
 static int on_record(struct qp_tool_run *run, void *ctx, const struct qp_record *rec)
 {
     struct qgate *a = ctx;
-    const char *model, *metric, *sum = NULL;
+    const char *model, *metric;
     double value = NAN, se = NAN;
     if (qp_record_is(rec, "model"))
         return take_model(a, rec, &run->err);
-    if (qp_record_is(rec, "end") && qp_record_str(rec, "xxh64", &sum, &run->err) == 1 && a->n_chain < QGATE_MAX_CHAIN)
-        snprintf(a->chain[a->n_chain++], sizeof a->chain[0], "%s", sum);
+    if (qp_record_is(rec, "end"))
+        return take_end(a, rec, &run->err);
     if (!qp_record_is(rec, "result"))
         return run->err.code;
     if (qp_record_need_str(rec, "model", &model, &run->err) || qp_record_need_str(rec, "metric", &metric, &run->err) ||

@@ -86,14 +86,17 @@ static int encode_stretch(struct encoder *e, const char *text, size_t n, bool fi
     return 0;
 }
 
+/* Rust's \w: letters, marks, decimal and letter numbers, connectors, joiners, circled letters. */
 static bool word_char(const char *text, size_t n, size_t at)
 {
     uint32_t c;
     if (at >= n)
         return false;
     qp_utf8_next(text + at, &c);
+    if (c == 0x200c || c == 0x200d || (c >= 0x24b6 && c <= 0x24e9) || (c >= 0x1f130 && c <= 0x1f189))
+        return true;
     utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    return c == '_' || (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_LO) || (k >= UTF8PROC_CATEGORY_ND && k <= UTF8PROC_CATEGORY_NO);
+    return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NL) || k == UTF8PROC_CATEGORY_PC; /* Lu Ll Lt Lm Lo Mn Mc Me Nd Nl */
 }
 
 static size_t back_one(const char *text, size_t at)

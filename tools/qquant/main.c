@@ -8,9 +8,7 @@
 #include "base/mem.h"
 #include "qquant.h"
 
-#define DRIFT_DAMP 0.05 /* the regression on few tokens wants more damping than GPTQ */
-
-static struct qquant app = {.method = QQUANT_GPTQ, .bits = 4, .group_size = 64, .damp = 0.1, .mse = true, .sweeps = 4,
+static struct qquant app = {.method = QQUANT_GPTQ, .bits = 4, .group_size = 64, .damp = 0.1, .mse = true, .sweeps = 2,
                             .act_order = true, .static_groups = true, .drift = 0.5};
 
 static const char *const methods[] = {"rtn", "gptq", "none", NULL};
@@ -130,7 +128,7 @@ static int open_model(struct qquant *q, struct qp_tool_run *run)
     bool bf16 = q->compute == QQUANT_BF16 || (q->compute == QQUANT_AUTO && q->ops.has_bf16);
     q->opt = (struct qp_quantize_options){
         .method = q->method == QQUANT_RTN ? QP_METHOD_RTN : QP_METHOD_GPTQ, .damp = q->damp, .act_order = q->act_order,
-        .drift_gain = q->drift, .drift_damp = DRIFT_DAMP, .compute = bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_F32,
+        .drift_gain = q->drift, .compute = bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_F32,
         .gptq = {.grid = {.bits = (int)q->bits, .group_size = q->group_size > 0 ? q->group_size : 0, .sym = q->sym, .search = q->mse},
                  .static_groups = q->act_order && q->static_groups, .sweeps = (int)q->sweeps}};
     qquant_name(q);

@@ -89,7 +89,7 @@ struct group {
 };
 
 struct statistics {
-    struct qp_hessian hess, damped; /* damped: the same matrix, factored for the regression */
+    struct qp_hessian hess;
     struct qp_drift drift;
     float *moment, *w;
 };
@@ -106,10 +106,8 @@ static int gather_drift(struct run *u, const struct group *g, struct statistics 
         d = u->delta;
     }
     int r = qp_moment(s->moment, d, rows, g->x, g->n, u->T, u->o->compute, u->ops, &u->ex, u->err);
-    s->damped = (struct qp_hessian){.n = g->n, .h = s->hess.h, .trace = s->hess.trace};
-    s->drift = (struct qp_drift){.inputs = g->lack ? NULL : s->moment, .outputs = g->lack ? s->moment : NULL, .gain = u->o->drift_gain, .h = &s->damped};
-    r = r ? r : qp_hessian_factor(&s->damped, u->o->drift_damp, false, u->ops, &u->ex, u->err);
-    return r == 1 ? qp_err_set(u->err, QP_E_INTERNAL, "the Hessian was factored once and not again") : r;
+    s->drift = (struct qp_drift){.inputs = g->lack ? NULL : s->moment, .outputs = g->lack ? s->moment : NULL, .gain = u->o->drift_gain, .h = &s->hess};
+    return r;
 }
 
 static int quantize_slots(struct run *u, int64_t layer, const struct group *g, struct statistics *s)
@@ -138,7 +136,6 @@ static int quantize_group(struct run *u, int64_t layer, struct group g)
         qp_err_context(u->err, "layer '%s'", name);
     }
     r = r ? r : quantize_slots(u, layer, &g, &s);
-    qp_free(s.damped.factor);
     qp_hessian_release(&s.hess);
     qp_free(s.moment);
     qp_free(s.w);

@@ -23,7 +23,6 @@ struct qp_quantize_options {
     double damp;         /* share of the mean diagonal to begin with */
     bool act_order;
     double drift_gain;   /* share of the drift that each layer makes up for; 0: none, one pass */
-    double drift_damp;   /* damping of that regression */
     enum qp_compute compute;
 };
 

@@ -6,14 +6,16 @@
 
 #define CHUNK 2048 /* tokens transposed at a time */
 #define TILE 16
+#define PAD 16     /* keeps the rows of a transposed chunk apart in the cache's sets */
+#define COLUMNS 192 /* of a symmetric moment at a time: what lies above them is not computed */
 
 struct turn {
     float *out;
     const float *in;
-    int64_t n, tokens;
+    int64_t n, tokens, ld;
 };
 
-/* out [n, tokens] from in [tokens, n], by tiles that stay in the first-level cache. */
+/* out [n, ld] from in [tokens, n], by tiles that stay in the first-level cache. */
 static void turn_rows(void *arg, int64_t begin, int64_t end, int thread)
 {
     const struct turn *s = arg;
@@ -22,13 +24,13 @@ static void turn_rows(void *arg, int64_t begin, int64_t end, int thread)
         int64_t t1 = t0 + TILE < s->tokens ? t0 + TILE : s->tokens;
         for (int64_t i = begin; i < end; i++)
             for (int64_t t = t0; t < t1; t++)
-                s->out[i * s->tokens + t] = s->in[t * s->n + i];
+                s->out[i * s->ld + t] = s->in[t * s->n + i];
     }
 }
 
-static void turn(float *out, const float *in, int64_t n, int64_t tokens, struct qp_exec *ex)
+static void turn(float *out, int64_t ld, const float *in, int64_t n, int64_t tokens, struct qp_exec *ex)
 {
-    struct turn s = {out, in, n, tokens};
+    struct turn s = {out, in, n, tokens, ld};
     qp_pool_for(ex->pool, n, TILE, turn_rows, &s);
 }
 
@@ -38,21 +40,35 @@ static void scale(float *m, int64_t n, double by)
         m[i] = (float)((double)m[i] * by);
 }
 
+/* m += at · btᵀ for a chunk; of a symmetric moment the lower triangle and little more. */
+static void add_chunk(float *m, const float *at, int64_t na, const float *bt, int64_t nb, int64_t ld, int64_t tokens, void *packed, const struct qp_ops *ops,
+                      struct qp_exec *ex)
+{
+    int64_t step = at == bt ? COLUMNS : nb;
+    for (int64_t c = 0; c < nb; c += step) {
+        int64_t n = nb - c < step ? nb - c : step, first = at == bt ? c : 0;
+        memset(packed, 0, ops->linear_bf16_bytes(n, tokens));
+        ops->linear_bf16_pack(ex, packed, bt + c * ld, ld, 0, n, n, tokens);
+        ops->linear_bf16(ex, m + first * nb + c, nb, at + first * ld, ld, packed, na - first, n, tokens, true);
+    }
+}
+
 static int moment_bf16(float *m, const float *a, int64_t na, const float *b, int64_t nb, int64_t T, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err)
 {
-    int64_t chunk = T < CHUNK ? T : CHUNK;
-    float *at = qp_alloc_n((size_t)(na * chunk), sizeof *at, "moments", err), *bt = a == b ? at : qp_alloc_n((size_t)(nb * chunk), sizeof *bt, "moments", err);
+    int64_t chunk = T < CHUNK ? T : CHUNK, ld = chunk + PAD;
+    float *at = qp_alloc_n((size_t)(na * ld), sizeof *at, "moments", err), *bt = a == b ? at : qp_alloc_n((size_t)(nb * ld), sizeof *bt, "moments", err);
     void *packed = qp_alloc(ops->linear_bf16_bytes(nb, chunk), "moments", err);
     int r = at && bt && packed ? 0 : QP_E_RESOURCE;
     for (int64_t t = 0; t < T && !r; t += CHUNK) {
         int64_t n = T - t < CHUNK ? T - t : CHUNK;
-        turn(at, a + t * na, na, n, ex);
+        turn(at, ld, a + t * na, na, n, ex);
         if (bt != at)
-            turn(bt, b + t * nb, nb, n, ex);
-        memset(packed, 0, ops->linear_bf16_bytes(nb, n));
-        ops->linear_bf16_pack(ex, packed, bt, n, 0, nb, nb, n);
-        ops->linear_bf16(ex, m, nb, at, n, packed, na, nb, n, true);
+            turn(bt, ld, b + t * nb, nb, n, ex);
+        add_chunk(m, at, na, bt, nb, ld, n, packed, ops, ex);
     }
+    for (int64_t i = 0; i < na && a == b && !r; i++)
+        for (int64_t j = 0; j < i; j++)
+            m[j * nb + i] = m[i * nb + j];
     if (bt != at)
         qp_free(bt);
     qp_free(at);
@@ -65,7 +81,7 @@ static int moment_f32(float *m, const float *a, int64_t na, const float *b, int6
     float *at = qp_alloc_n((size_t)(na * (T < CHUNK ? T : CHUNK)), sizeof *at, "moments", err);
     for (int64_t t = 0; t < T && at; t += CHUNK) {
         int64_t n = T - t < CHUNK ? T - t : CHUNK;
-        turn(at, a + t * na, na, n, ex);
+        turn(at, n, a + t * na, na, n, ex);
         ops->gemm_sub(ex, m, nb, at, n, b + t * nb, nb, na, nb, n);
     }
     scale(m, na * nb, -1);
@@ -99,21 +115,35 @@ static void lacking(float *lack, const float *w, int64_t rows, const struct qp_d
         lack[i] = -lack[i] - d->outputs[i];
 }
 
+/* out[:, k] = in[:, order[k]], or back */
+static void reorder(float *out, const float *in, int64_t rows, const struct qp_hessian *h, bool back)
+{
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t k = 0; k < h->n; k++) {
+            int64_t i = h->order ? h->order[k] : k;
+            out[r * h->n + (back ? i : k)] = in[r * h->n + (back ? k : i)];
+        }
+}
+
 int qp_drift_correct(float *w, int64_t rows, const struct qp_drift *d, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err)
 {
-    int64_t n = d->h->n;
-    float *lack = qp_alloc_n((size_t)(rows * n), sizeof *lack, "drift", err), *half = qp_zalloc((size_t)(rows * n) * sizeof *half, "drift", err);
-    float *ut = qp_alloc_n((size_t)(n * n), sizeof *ut, "drift", err);
-    int r = lack && half && ut ? 0 : QP_E_RESOURCE;
-    if (!r) { /* Hinv = Uᵀ·U */
-        lacking(lack, w, rows, d, ops, ex);
-        turn(ut, d->h->factor, n, n, ex);
-        ops->gemm_sub(ex, half, n, lack, n, ut, n, rows, n, n);
-        scale(half, rows * n, -d->gain);
-        ops->gemm_sub(ex, w, n, half, n, d->h->factor, n, rows, n, n);
+    int64_t n = d->h->n, bytes = rows * n * (int64_t)sizeof(float);
+    float *a = qp_alloc((size_t)bytes, "drift", err), *b = qp_alloc((size_t)bytes, "drift", err), *ut = qp_alloc_n((size_t)(n * n), sizeof *ut, "drift", err);
+    int r = a && b && ut ? 0 : QP_E_RESOURCE;
+    if (!r) { /* w -= gain · lack · Hinv, Hinv = Uᵀ·U in the Hessian's order */
+        lacking(a, w, rows, d, ops, ex);
+        reorder(b, a, rows, d->h, false);
+        turn(ut, n, d->h->factor, n, n, ex);
+        memset(a, 0, (size_t)bytes);
+        ops->gemm_sub(ex, a, n, b, n, ut, n, rows, n, n); /* -lack·Uᵀ */
+        memset(b, 0, (size_t)bytes);
+        ops->gemm_sub(ex, b, n, a, n, d->h->factor, n, rows, n, n); /* lack·Hinv */
+        reorder(a, b, rows, d->h, true);
+        for (int64_t i = 0; i < rows * n; i++)
+            w[i] -= (float)d->gain * a[i];
     }
-    qp_free(lack);
-    qp_free(half);
+    qp_free(a);
+    qp_free(b);
     qp_free(ut);
     return r;
 }

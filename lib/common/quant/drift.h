@@ -4,7 +4,7 @@
  * layer's answer to wrong inputs. Instead W is moved to the least-squares answer to what it should give: W* = W + gain · E[d xᵀ] (E[x xᵀ] + damping)^-1,
  * where d is what its output lacks; then W* is quantized. Li et al. 2025 (GPTAQ) call it asymmetric calibration for d = W (x' - x). For the two layers that
  * write the residual stream, d also holds all that the stream itself has drifted: d = (stream' - stream) behind the layer.
- * The regression is over few tokens, so a gain below 1 and more damping than GPTQ needs keep it from fitting noise. */
+ * The regression is over few tokens: a gain below 1 and damping keep it from fitting noise. */
 #ifndef QP_QUANT_DRIFT_H
 #define QP_QUANT_DRIFT_H
 
@@ -19,7 +19,7 @@ struct qp_drift {
     const float *inputs;  /* [n, n] E[(x' - x) xᵀ] */
     const float *outputs; /* [rows, n] E[(stream' - stream before the layer's output is added) xᵀ] */
     double gain;
-    const struct qp_hessian *h; /* of the same inputs, factored with the damping of the regression, no order */
+    const struct qp_hessian *h; /* of the same inputs, factored */
 };
 
 /* w [rows, n] becomes W*. */

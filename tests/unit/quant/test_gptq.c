@@ -313,7 +313,7 @@ static void test_dead_inputs(void **in)
 static void test_moments(void **in)
 {
     struct fixture *f = *in;
-    int64_t n = 72, m = 40, tokens = 2048 + 77;
+    int64_t n = 200, m = 40, tokens = 2048 + 77;
     float *x = floats(tokens * n), *y = floats(tokens * m), *w = floats(n), *got = floats(m * n);
     struct qp_err err = {0};
     make_data(41, w, 1, x, tokens, n);
@@ -363,12 +363,15 @@ static void test_drift_is_put_right(void **in)
             lack[t * rows + r] = (float)sum;
         }
     assert_int_equal(qp_hessian_init(&h, x, tokens, n, QP_COMPUTE_F32, &f->ops, &f->ex, &err), 0);
-    assert_int_equal(qp_hessian_factor(&h, 1e-7, false, &f->ops, &f->ex, &err), 0);
     assert_int_equal(qp_moment(inputs, d, n, x, n, tokens, QP_COMPUTE_F32, &f->ops, &f->ex, &err), 0);
     assert_int_equal(qp_moment(outputs, lack, rows, x, n, tokens, QP_COMPUTE_F32, &f->ops, &f->ex, &err), 0);
-    for (int way = 0; way < 4; way++) {
+    for (int way = 0; way < 8; way++) {
         double gain = way & 1 ? 0.5 : 1;
-        struct qp_drift drift = {.inputs = way < 2 ? inputs : NULL, .outputs = way < 2 ? NULL : outputs, .gain = gain, .h = &h};
+        struct qp_drift drift = {.inputs = way & 2 ? inputs : NULL, .outputs = way & 2 ? NULL : outputs, .gain = gain, .h = &h};
+        if (way % 4 == 0) { /* as they are, then in the order of activation */
+            qp_free(h.factor);
+            assert_int_equal(qp_hessian_factor(&h, 1e-7, way == 4, &f->ops, &f->ex, &err), 0);
+        }
         memcpy(got, w, (size_t)(rows * n) * sizeof *w);
         assert_int_equal(qp_drift_correct(got, rows, &drift, &f->ops, &f->ex, &err), 0);
         for (int64_t r = 0; r < rows; r++)

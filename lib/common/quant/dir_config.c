@@ -118,6 +118,8 @@ int qp_dir_config_write(const char *dir, const struct qp_model *m, const struct 
 {
     bool has_tokenizer;
     struct qp_tokenizer *tok;
+    if (qp_model_config(m)->has_rope_factors)
+        return qp_err_set(err, QP_E_INPUT, "'%s' carries rope_freqs factors, which config.json cannot express: start from the Hugging Face directory", qp_model_path(m));
     int r = write_configs(dir, m, o, err);
     r = r ? r : copy_files(dir, m, &has_tokenizer, err);
     if (r || has_tokenizer)

@@ -132,7 +132,7 @@ int main(int argc, char **argv)
     struct qp_pool *pool = NULL;
     struct qp_model *m = NULL;
     struct qp_err err = {0};
-    if (qp_backend_cpu_init(&ops, "auto", &err) || qp_pool_new(&pool, 0, &err))
+    if (qp_backend_cpu_init(&ops, "auto", &err) || qp_pool_new(&pool, on_cpu_time(), &err))
         goto failed;
     if (qp_model_open(&m, model ? model : path, &err)) {
         printf("skipped: %s (make fetch-model)\n", err.text);

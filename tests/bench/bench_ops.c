@@ -138,7 +138,7 @@ static void linear_shape(struct bench *b, struct linear *l, bool pack)
     else if (l->T == 1 && l->N > 10000)
         print_line(b, shape, best_seconds(b, run_linear, l), (double)bytes, LIMIT_READ, 0);
     else {
-        double peer = b->slow ? 0 : l->bf16 ? peer_linear_bf16(8, l->T, l->N, l->K) : peer_linear(8, l->y, l->x, l->w, l->T, l->N, l->K);
+        double peer = b->slow || on_cpu_time() ? 0 : l->bf16 ? peer_linear_bf16(8, l->T, l->N, l->K) : peer_linear(8, l->y, l->x, l->w, l->T, l->N, l->K);
         print_line(b, shape, best_seconds(b, run_linear, l), flops, flops_limit(b, l->bf16), peer);
     }
     qp_free(l->x), qp_free(l->w), qp_free(l->y), qp_free(l->packed);
@@ -313,7 +313,7 @@ static void bench_syrk(struct bench *b)
             continue;
         p.a = filled((size_t)(p.M * K));
         p.c = qp_zalloc((size_t)(K * K) * sizeof(float), "bench", NULL);
-        double flops = (double)p.M * (double)K * (double)(K + 1), peer = b->slow ? 0 : peer_syrk(3, p.c, p.a, p.M, K);
+        double flops = (double)p.M * (double)K * (double)(K + 1), peer = b->slow || on_cpu_time() ? 0 : peer_syrk(3, p.c, p.a, p.M, K);
         print_line(b, shape, best_seconds(b, run_syrk, &p), flops, flops_limit(b, false), peer);
         qp_free(p.a), qp_free(p.c);
     }
@@ -331,7 +331,7 @@ static void bench_gemm_sub(struct bench *b)
         p.a = filled((size_t)(p.M * p.K));
         p.b = filled((size_t)(p.K * p.N));
         p.c = filled((size_t)(p.M * p.N));
-        double flops = 2.0 * (double)p.M * (double)p.N * (double)p.K, peer = b->slow ? 0 : peer_gemm_sub(8, p.c, p.a, p.b, p.M, p.N, p.K);
+        double flops = 2.0 * (double)p.M * (double)p.N * (double)p.K, peer = b->slow || on_cpu_time() ? 0 : peer_gemm_sub(8, p.c, p.a, p.b, p.M, p.N, p.K);
         print_line(b, shape, best_seconds(b, run_sub, &p), flops, flops_limit(b, false), peer);
         qp_free(p.a), qp_free(p.b), qp_free(p.c);
     }
@@ -395,7 +395,7 @@ int main(int argc, char **argv)
     struct qp_err err = {0};
     if (covered())
         return 5;
-    if (qp_pool_new(&b.ex.pool, 0, &err)) {
+    if (qp_pool_new(&b.ex.pool, on_cpu_time(), &err)) {
         fprintf(stderr, "bench_ops: %s\n", err.text);
         return 4;
     }

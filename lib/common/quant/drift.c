@@ -15,17 +15,30 @@ struct turn {
     int64_t n, tokens, ld;
 };
 
+typedef float four __attribute__((vector_size(16), aligned(4)));
+
+static inline void turn_4x4(float *out, int64_t ld, const float *in, int64_t n)
+{
+    four a = *(const four *)in, b = *(const four *)(in + n), c = *(const four *)(in + 2 * n), d = *(const four *)(in + 3 * n);
+    *(four *)out = (four){a[0], b[0], c[0], d[0]};
+    *(four *)(out + ld) = (four){a[1], b[1], c[1], d[1]};
+    *(four *)(out + 2 * ld) = (four){a[2], b[2], c[2], d[2]};
+    *(four *)(out + 3 * ld) = (four){a[3], b[3], c[3], d[3]};
+}
+
 /* out [n, ld] from in [tokens, n], by tiles that stay in the first-level cache. */
 static void turn_rows(void *arg, int64_t begin, int64_t end, int thread)
 {
     const struct turn *s = arg;
     (void)thread;
-    for (int64_t t0 = 0; t0 < s->tokens; t0 += TILE) {
-        int64_t t1 = t0 + TILE < s->tokens ? t0 + TILE : s->tokens;
-        for (int64_t i = begin; i < end; i++)
-            for (int64_t t = t0; t < t1; t++)
-                s->out[i * s->ld + t] = s->in[t * s->n + i];
-    }
+    int64_t whole = end - begin == TILE ? s->tokens / TILE * TILE : 0;
+    for (int64_t t0 = 0; t0 < whole; t0 += TILE)
+        for (int64_t i = begin; i < end; i += 4)
+            for (int64_t t = t0; t < t0 + TILE; t += 4)
+                turn_4x4(s->out + i * s->ld + t, s->ld, s->in + t * s->n + i, s->n);
+    for (int64_t i = begin; i < end; i++)
+        for (int64_t t = whole; t < s->tokens; t++)
+            s->out[i * s->ld + t] = s->in[t * s->n + i];
 }
 
 static void turn(float *out, int64_t ld, const float *in, int64_t n, int64_t tokens, struct qp_exec *ex)

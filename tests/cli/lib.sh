@@ -22,7 +22,7 @@ status() {
 says() {
     local name=$1 pattern=$2 lines
     lines=$(wc -l <"$T/err")
-    if [ "$lines" = 1 ] && grep -qE "$pattern" "$T/err"; then ok "$name"; else
+    if [ "$lines" = 1 ] && grep -qE -e "$pattern" "$T/err"; then ok "$name"; else
         not_ok "$name (wanted one line matching '$pattern')"
         sed 's/^/# /' "$T/err" | head -n 5
     fi

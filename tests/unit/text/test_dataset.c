@@ -129,11 +129,11 @@ static void test_cut_gzip(void **state)
 static void test_long_line(void **state)
 {
     (void)state;
-    size_t n = 300000; /* longer than any buffer inside */
-    char *line = malloc(n + 32);
-    size_t k = (size_t)sprintf(line, "{\"text\":\"");
+    enum { N = 300000 }; /* longer than any buffer inside */
+    static char line[N + 16] = "{\"text\":\"";
+    size_t n = N, k = strlen(line);
     memset(line + k, 'x', n);
-    strcpy(line + k + n, "\"}\n");
+    memcpy(line + k + n, "\"}\n", 4);
     struct qp_buf out = QP_BUF_INIT;
     int64_t docs = 0;
     const char *path = put("long.jsonl", line, strlen(line));
@@ -146,7 +146,6 @@ static void test_long_line(void **state)
     assert_non_null(strstr(err.text, "more than 1000 bytes"));
     unlink(path);
     qp_buf_release(&out);
-    free(line);
 }
 
 static void test_join(void **state)

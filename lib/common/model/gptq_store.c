@@ -71,6 +71,10 @@ int qp_gptq_store_new(struct qp_gptq_store **out, const char *name, const struct
     }
     s->bits = t->bits;
     s->n_groups = t->n_groups;
+    s->group_size = t->group_size > 0 ? t->group_size : t->cols;
+    s->ordered = true;
+    for (int64_t i = 0; i < t->cols; i++)
+        s->ordered = s->ordered && t->g_idx[i] == i / s->group_size;
     s->qweight = t->qweight;
     s->g_idx = t->g_idx;
     s->scales = t->scales;
@@ -92,6 +96,25 @@ void qp_gptq_store_free(struct qp_gptq_store *s)
     qp_free(s->zeros);
     qp_free(s->owned);
     qp_free(s);
+}
+
+void qp_gptq_codes(const struct qp_gptq_store *s, struct qp_codes *out)
+{
+    *out = (struct qp_codes){.kind = QP_CODES_INT, .bits = s->bits, .group_size = s->group_size, .n_groups = s->n_groups, .g_idx = s->ordered ? NULL : s->g_idx};
+}
+
+void qp_gptq_read_codes(const struct qp_weight_impl *w, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros)
+{
+    const struct qp_gptq_store *s = w->gptq;
+    int64_t out = w->pub.rows, in = w->pub.cols;
+    for (int64_t o = row0; o < row0 + n; o++) {
+        for (int64_t i = 0; i < in; i++)
+            codes[(o - row0) * in + i] = (uint8_t)field(s->qweight + o, out, i, s->bits);
+        for (int64_t g = 0; g < s->n_groups; g++) {
+            scales[(o - row0) * s->n_groups + g] = qp_f16_to_f32(s->scales[g * out + o]);
+            zeros[(o - row0) * s->n_groups + g] = (float)s->zeros[g * out + o];
+        }
+    }
 }
 
 void qp_gptq_read_rows(const struct qp_weight_impl *w, int64_t row0, int64_t n, float *dst)

@@ -12,7 +12,8 @@
 /* A linear layer in GPTQ's layout; zeros are kept as themselves, one byte each, whatever the file said. */
 struct qp_gptq_store {
     int bits;
-    int64_t n_groups;
+    int64_t n_groups, group_size;
+    bool ordered; /* g_idx[i] == i / group_size */
     const int32_t *qweight, *g_idx; /* [in*bits/32, out], [in] */
     const uint16_t *scales;         /* [groups, out] f16 */
     uint8_t *zeros;                 /* [groups, out]; owned */
@@ -45,6 +46,8 @@ struct qp_model {
 /* Fills store from t, checked; copy: the arrays are copied, else borrowed. name is used in messages. */
 int qp_gptq_store_new(struct qp_gptq_store **out, const char *name, const struct qp_gptq_tensors *t, bool copy, struct qp_err *err) QP_MUST_USE;
 void qp_gptq_store_free(struct qp_gptq_store *s);
+void qp_gptq_codes(const struct qp_gptq_store *s, struct qp_codes *out);
+void qp_gptq_read_codes(const struct qp_weight_impl *w, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros);
 void qp_gptq_read_rows(const struct qp_weight_impl *w, int64_t row0, int64_t n, float *dst);
 /* Bits stored for the layer: codes, scales, zeros. */
 int64_t qp_gptq_bits(const struct qp_weight_impl *w);

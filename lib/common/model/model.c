@@ -334,6 +334,21 @@ double qp_model_linear_bpw(const struct qp_model *m)
     return n ? (double)bits / (double)n : 0;
 }
 
+void qp_weight_codes(const struct qp_weight *pub, struct qp_codes *out)
+{
+    const struct qp_weight_impl *w = pub->impl;
+    *out = (struct qp_codes){.kind = QP_CODES_NONE};
+    if (w->gptq)
+        qp_gptq_codes(w->gptq, out);
+}
+
+void qp_weight_read_codes(const struct qp_weight *pub, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros)
+{
+    const struct qp_weight_impl *w = pub->impl;
+    if (w->gptq)
+        qp_gptq_read_codes(w, row0, n, codes, scales, zeros);
+}
+
 int qp_weight_read_rows(const struct qp_weight *pub, int64_t row0, int64_t n, float *dst, struct qp_err *err)
 {
     const struct qp_weight_impl *w = pub->impl;

@@ -77,6 +77,21 @@ const struct qp_weight *qp_model_weight_at(const struct qp_model *m, size_t i);
  * NaN or infinite weights are decoded as they are; the engine checks. */
 int qp_weight_read_rows(const struct qp_weight *w, int64_t row0, int64_t n, float *dst, struct qp_err *err) QP_MUST_USE;
 
+/* ---- codes: what kernels pack. w[r,i] = scale[r,g] * (code[r,i] - zero[r,g]), or scale[r,g] * table[code[r,i]]; g = g_idx ? g_idx[i] : i / group_size ---- */
+enum qp_code_kind { QP_CODES_NONE /* dense, or no scale per row and group: qp_weight_read_rows */, QP_CODES_INT, QP_CODES_TABLE };
+struct qp_codes {
+    enum qp_code_kind kind;
+    int bits;                 /* 2, 3, 4 or 8 */
+    int64_t group_size;       /* inputs of a group; the last may be shorter */
+    int64_t n_groups;
+    const int32_t *g_idx;     /* [cols] or NULL. Borrowed from the model */
+    const float *table;       /* [1 << bits], QP_CODES_TABLE only */
+    double outlier_threshold; /* LLM.int8(): activation columns with |x| at or above it are multiplied in 16 bit; 0: none */
+};
+void qp_weight_codes(const struct qp_weight *w, struct qp_codes *out);
+/* Rows [row0, row0 + n): codes [n, cols]; scales and zeros [n, n_groups] (zeros: QP_CODES_INT only, else untouched). kind must not be QP_CODES_NONE. Thread-safe. */
+void qp_weight_read_codes(const struct qp_weight *w, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros);
+
 /* The model's tokenizer: tokenizer.json of the directory, or the GGUF's metadata. Caller frees with qp_tokenizer_free. */
 int qp_model_tokenizer(const struct qp_model *m, struct qp_tokenizer **out, struct qp_err *err) QP_MUST_USE;
 

@@ -82,6 +82,15 @@ static void test_gptq_zeros(void **s)
         for (int o = 0; o < ROWS; o++)
             for (int i = 0; i < COLS; i++)
                 assert_true(x[o * COLS + i] == 0.5f * (float)(i - (int)(zeros >> (4 * o) & 15)));
+        struct qp_codes c;
+        uint8_t codes[ROWS * COLS];
+        float group_scale[ROWS], group_zero[ROWS];
+        w.pub.impl = &w;
+        qp_weight_codes(&w.pub, &c);
+        assert_true(c.kind == QP_CODES_INT && c.bits == 4 && c.n_groups == 1 && c.group_size == COLS && !c.g_idx);
+        qp_weight_read_codes(&w.pub, 0, ROWS, codes, group_scale, group_zero);
+        for (int k = 0; k < ROWS * COLS; k++)
+            assert_true(x[k] == group_scale[k / COLS] * ((float)codes[k] - group_zero[k / COLS]));
         qp_gptq_store_free(w.gptq);
     }
     g_idx[3] = 1;

@@ -9,7 +9,7 @@
 #include "qquant.h"
 
 static struct qquant app = {.method = QQUANT_GPTQ, .bits = 4, .group_size = 64, .damp = 0.1, .mse = true, .sweeps = 2,
-                            .act_order = true, .static_groups = true, .drift = 0.5};
+                            .act_order = true, .static_groups = true};
 
 static const char *const methods[] = {"rtn", "gptq", "none", NULL};
 static const char *const formats[] = {"gptq", NULL};
@@ -31,7 +31,7 @@ static const struct qp_opt options[] = {
     QP_OPT_F64('\0', "damp", &app.damp, 0, 1, "X", "damping, as a share of the Hessian's mean diagonal; grows tenfold when needed"),
     QP_OPT_FLAG('\0', "mse", &app.mse, "search each group's clipping for the least weighted error (default; --no-mse: cover the range)"),
     QP_OPT_INT('\0', "sweeps", &app.sweeps, 0, 1000, "N", "rounds of coordinate descent after GPTQ; 0: plain GPTQ"),
-    QP_OPT_F64('\0', "drift", &app.drift, 0, 1, "X", "share of what earlier layers lost that each layer makes up for; costs a full-precision pass; 0: plain GPTQ"),
+    QP_OPT_F64('\0', "drift", &app.drift, 0, 1, "X", "share of what earlier layers lost that each layer makes up for (0.5 is best); costs a full-precision pass beside it; 0: GPTQ as published"),
     QP_OPT_ENUM('\0', "compute", &app.compute, computes, "TYPE", "products of the calibration pass; auto: bf16 where the machine has it"),
     QP_OPT_ENUM('\0', "device", &app.device, devices, "NAME", "where to compute"),
     QP_OPT_FLAG('v', "verbose", &app.verbose, "a line for each layer on standard error"),

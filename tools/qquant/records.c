@@ -21,7 +21,7 @@ void qquant_name(struct qquant *q)
     if (q->method != QQUANT_GPTQ)
         return;
     size_t n = strlen(q->id); /* departures from the default recipe */
-    snprintf(q->id + n, sizeof q->id - n, "%s%s", !q->act_order ? "-noact" : q->static_groups ? "" : "-act", q->drift > 0 ? "" : "-nodrift");
+    snprintf(q->id + n, sizeof q->id - n, "%s%s", !q->act_order ? "-noact" : q->static_groups ? "" : "-act", q->drift > 0 ? "-drift" : "");
 }
 
 /* Bits per linear weight and bytes of the whole model: known before the work, from the shapes. */

@@ -10,7 +10,7 @@ LIBS = -Wl,--as-needed $(DETECTED_LIBS) -lm
 
 # Instruction sets by folder; nothing else is compiled with -m flags, so one build runs on any x86-64.
 ISA_ref := -O2 -ffp-contract=off
-ISA_avx2 := -O3 -mavx2 -mfma -Wno-conversion
+ISA_avx2 := -O3 -mavx2 -mfma -mf16c -Wno-conversion
 ISA_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -Wno-conversion
 ISA_avx512_bf16 := $(ISA_avx512) -mavx512bf16
 ISA_OFF := $(filter-out $(ISAS),avx2 avx512 avx512_bf16)

@@ -203,22 +203,26 @@ static void bench_spans(struct bench *b)
 
 struct attention {
     struct qp_attn_shape s;
-    bool bf16;
+    enum qp_kv kv;
     float *qkv, *out;
     void *cache;
     int64_t pos0, T;
 };
 
+static const char *const kv_names[QP_KV_COUNT] = {"f32", "bf16", "f16", "int8"};
+
 static void run_store(struct bench *b, void *arg)
 {
     struct attention *a = arg;
-    (a->bf16 ? b->ops.kv_bf16_store : b->ops.kv_f32_store)(&b->ex, a->cache, &a->s, a->qkv + 576, 960, a->qkv + 768, 960, 0, a->s.capacity);
+    const __typeof__(b->ops.kv_f32_store) store[QP_KV_COUNT] = {b->ops.kv_f32_store, b->ops.kv_bf16_store, b->ops.kv_f16_store, b->ops.kv_int8_store};
+    store[a->kv](&b->ex, a->cache, &a->s, a->qkv + 576, 960, a->qkv + 768, 960, 0, a->s.capacity);
 }
 
 static void run_attention(struct bench *b, void *arg)
 {
     struct attention *a = arg;
-    (a->bf16 ? b->ops.attention_bf16 : b->ops.attention_f32)(&b->ex, a->out, 576, a->qkv, 960, a->cache, &a->s, a->pos0, a->T);
+    const __typeof__(b->ops.attention_f32) run[QP_KV_COUNT] = {b->ops.attention_f32, b->ops.attention_bf16, b->ops.attention_f16, b->ops.attention_int8};
+    run[a->kv](&b->ex, a->out, 576, a->qkv, 960, a->cache, &a->s, a->pos0, a->T);
 }
 
 static void bench_attention(struct bench *b)
@@ -226,21 +230,25 @@ static void bench_attention(struct bench *b)
     const int64_t shapes[][2] = {{0, 2048}, {0, 512}, {2047, 1}, {511, 1}}; /* pos0, T */
     bool store = strstr(b->op, "store");
     for (int i = 0; i < (store ? 1 : 4); i++) {
-        struct attention a = {.bf16 = strstr(b->op, "bf16"), .pos0 = shapes[i][0], .T = shapes[i][1]};
+        struct attention a = {.kv = QP_KV_F32, .pos0 = shapes[i][0], .T = shapes[i][1]};
+        const __typeof__(b->ops.kv_f32_bytes) bytes[QP_KV_COUNT] = {b->ops.kv_f32_bytes, b->ops.kv_bf16_bytes, b->ops.kv_f16_bytes, b->ops.kv_int8_bytes};
         char shape[64];
+        const char *type = strchr(b->op, '_') + 1; /* kv_TYPE_store, attention_TYPE */
+        while (strncmp(type, kv_names[a.kv], strlen(kv_names[a.kv])))
+            a.kv++;
         snprintf(shape, sizeof shape, "pos0=%d T=%d", (int)a.pos0, (int)a.T);
         if (!wanted(b, shape) || (b->slow && a.T > 512))
             continue;
         a.s = (struct qp_attn_shape){.n_heads = 9, .n_kv_heads = 3, .head_dim = 64, .capacity = a.pos0 + a.T, .scale = 0.125f};
         a.qkv = filled((size_t)(a.s.capacity * 960));
         a.out = filled((size_t)(a.T * 576));
-        a.cache = qp_zalloc((a.bf16 ? b->ops.kv_bf16_bytes : b->ops.kv_f32_bytes)(&a.s), "bench", NULL);
+        a.cache = qp_zalloc(bytes[a.kv](&a.s), "bench", NULL);
         run_store(b, &a);
         double keys = (double)a.T * (double)a.pos0 + (double)a.T * (double)(a.T + 1) / 2;
         if (store)
             print_line(b, shape, best_seconds(b, run_store, &a), (double)(a.T * 384 * 4), LIMIT_READ, 0);
         else
-            print_line(b, shape, best_seconds(b, run_attention, &a), 4 * 64 * 9 * keys, flops_limit(b, a.bf16), 0);
+            print_line(b, shape, best_seconds(b, run_attention, &a), 4 * 64 * 9 * keys, flops_limit(b, a.kv == QP_KV_BF16), 0);
         qp_free(a.qkv), qp_free(a.out), qp_free(a.cache);
     }
 }
@@ -348,7 +356,9 @@ static const struct {
     {"rms_norm", bench_spans},           {"silu_mul", bench_spans},            {"add", bench_spans},
     {"add_bias", bench_spans},           {"rope", bench_spans},                {"kv_f32_bytes", NULL},
     {"kv_f32_store", bench_attention},   {"attention_f32", bench_attention},   {"kv_bf16_bytes", NULL},
-    {"kv_bf16_store", bench_attention},  {"attention_bf16", bench_attention},  {"log_sum_exp", bench_distribution},
+    {"kv_bf16_store", bench_attention},  {"attention_bf16", bench_attention},  {"kv_f16_bytes", NULL},
+    {"kv_f16_store", bench_attention},   {"attention_f16", bench_attention},   {"kv_int8_bytes", NULL},
+    {"kv_int8_store", bench_attention},  {"attention_int8", bench_attention},  {"log_sum_exp", bench_distribution},
     {"kl_div", bench_distribution},      {"syrk", bench_syrk},                 {"gemm_sub", bench_gemm_sub},
 };
 enum { N_BENCHES = sizeof benches / sizeof *benches, N_ROWS = sizeof rows / sizeof *rows };

@@ -45,6 +45,16 @@ same "and so do their tokens" "$(grep -o '"scored":[0-9]*' "$T/shards" | awk -F:
 # shellcheck disable=SC2086
 same "--compat window-mean" "$(ppl --text "$eval_text" $windows --compat window-mean | results | field value)" "$(field window_mean <"$T/whole")"
 
+# Types of the KV cache: each says what it is, and none is far from float32.
+for kv in f32 bf16 f16 int8; do
+    ppl --text "$eval_text" --max-tokens 300 --kv $kv | results >"$T/kv.$kv"
+    grep -q "\"kv\":\"$kv\"" "$T/kv.$kv" && awk -v a="$(field value <"$T/kv.$kv")" -v b="$(field value <"$T/kv.f32")" 'BEGIN { d = a / b - 1; exit !(d < 0.01 && d > -0.01) }' &&
+        ok "--kv $kv" || not_ok "--kv $kv"
+done
+same "what a cache of f32 gives is not what int8 gives" "$([ "$(field value <"$T/kv.f32")" != "$(field value <"$T/kv.int8")" ] && echo differ)" differ
+status "a cache type that is none" 2 ppl --text "$eval_text" --kv int3
+says "names the types" "auto, f32, bf16, f16, int8"
+
 # Text that calibration has seen.
 calib() { qcalib -q --model "$T/m" --samples 4 --seq-len 64 "$@"; }
 calib --general "$eval_text" | qppl -q --text "$eval_text" | results >"$T/seen"

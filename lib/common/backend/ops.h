@@ -21,6 +21,9 @@
 
 enum qp_compute { QP_COMPUTE_F32, QP_COMPUTE_BF16 };
 
+/* How keys and values are kept. int8: codes with one float32 scale for each token, head and of the two. */
+enum qp_kv { QP_KV_F32, QP_KV_BF16, QP_KV_F16, QP_KV_INT8, QP_KV_COUNT };
+
 struct qp_exec {           /* where an op runs; one per engine, not shared between concurrent callers */
     struct qp_pool *pool;  /* NULL: in the caller */
     void *scratch;         /* grown by qp_exec_scratch, 64-byte aligned */
@@ -67,6 +70,8 @@ struct qp_ops {
     void (*rope)(struct qp_exec *ex, float *x, int64_t ldx, const float *cs, int64_t T, int64_t heads, int64_t hd, bool interleaved);
 
     /* ---- attention with a cache; the cache's layout is the variant's own ---- */
+    /* f32: as it is. bf16: q, k, v and the probabilities rounded to bf16, sums in float32. f16, int8: k and v rounded as stored, all else in float32.
+     * int8: code = round(x * 127 / max|x|) over the head_dim values of a token's head. */
     size_t (*kv_f32_bytes)(const struct qp_attn_shape *s); /* of one layer, K and V together */
     /* Stores k, v [T, KV*hd] (strides ldk, ldv) at positions pos0 .. pos0+T-1. */
     void (*kv_f32_store)(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v,
@@ -79,6 +84,16 @@ struct qp_ops {
     void (*kv_bf16_store)(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v,
                           int64_t ldv, int64_t pos0, int64_t T);
     void (*attention_bf16)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const void *cache,
+                           const struct qp_attn_shape *s, int64_t pos0, int64_t T);
+    size_t (*kv_f16_bytes)(const struct qp_attn_shape *s);
+    void (*kv_f16_store)(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v,
+                         int64_t ldv, int64_t pos0, int64_t T);
+    void (*attention_f16)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const void *cache,
+                          const struct qp_attn_shape *s, int64_t pos0, int64_t T);
+    size_t (*kv_int8_bytes)(const struct qp_attn_shape *s);
+    void (*kv_int8_store)(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v,
+                          int64_t ldv, int64_t pos0, int64_t T);
+    void (*attention_int8)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const void *cache,
                            const struct qp_attn_shape *s, int64_t pos0, int64_t T);
 
     /* ---- the output distribution ---- */

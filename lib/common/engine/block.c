@@ -108,7 +108,7 @@ int qp_block_load(struct qp_block **out, const struct qp_model *m, int64_t layer
     b->ops = ops;
     b->ex = ex;
     b->lin = qp_linear_ops_of(ops, compute);
-    b->attn = qp_attn_ops_of(ops, compute);
+    b->attn = qp_attn_ops_of(ops, qp_kv_default(compute));
     b->config = *qp_model_config(m);
     b->layer = layer;
     qp_rope_init(&b->rope, &b->config);

@@ -15,6 +15,7 @@ struct qp_engine {
     struct qp_exec ex;
     struct qp_model_config config;
     enum qp_compute compute;
+    enum qp_kv kv; /* of sequences made from now on */
     struct qp_block **blocks;
     struct qp_packed head;
     float *final_norm;
@@ -27,6 +28,7 @@ struct qp_seq {
     struct qp_engine *e;
     int64_t length, capacity;
     struct qp_attn_shape shape;
+    struct qp_attn_ops attn;
     void **kv; /* [n_layers] */
 };
 
@@ -67,6 +69,7 @@ int qp_engine_new(struct qp_engine **out, struct qp_model *m, const struct qp_op
     e->ex.pool = pool;
     e->config = *qp_model_config(m);
     e->compute = compute;
+    e->kv = qp_kv_default(compute);
     qp_rope_init(&e->rope, &e->config);
     if (load(e, err)) {
         qp_engine_free(e);
@@ -115,6 +118,34 @@ size_t qp_engine_weight_bytes(const struct qp_engine *e)
     return block * (size_t)e->config.n_layers + lin.bytes(e->head.N, e->head.K);
 }
 
+size_t qp_engine_scratch_bytes(const struct qp_engine *e)
+{
+    return e->ex.scratch_bytes + e->act_floats * sizeof *e->act + (size_t)(e->rope.n * e->config.head_dim) * sizeof(float);
+}
+
+void qp_engine_set_kv(struct qp_engine *e, enum qp_kv kv)
+{
+    e->kv = kv;
+}
+
+enum qp_kv qp_engine_kv(const struct qp_engine *e)
+{
+    return e->kv;
+}
+
+const char *qp_kv_name(enum qp_kv kv)
+{
+    static const char *const names[QP_KV_COUNT] = {[QP_KV_F32] = "f32", [QP_KV_BF16] = "bf16", [QP_KV_F16] = "f16", [QP_KV_INT8] = "int8"};
+    return names[kv];
+}
+
+size_t qp_kv_cache_bytes(const struct qp_model_config *c, const struct qp_ops *ops, enum qp_kv kv, int64_t capacity)
+{
+    struct qp_attn_shape s = qp_attn_shape_of(c, capacity);
+    size_t bytes;
+    return qp_mul(qp_attn_ops_of(ops, kv).bytes(&s), (size_t)c->n_layers, &bytes) ? bytes : SIZE_MAX;
+}
+
 int qp_seq_new(struct qp_seq **out, struct qp_engine *e, int64_t capacity, struct qp_err *err)
 {
     *out = NULL;
@@ -127,7 +158,8 @@ int qp_seq_new(struct qp_seq **out, struct qp_engine *e, int64_t capacity, struc
     s->capacity = capacity;
     s->shape = qp_attn_shape_of(&e->config, capacity);
     s->kv = qp_zalloc((size_t)e->config.n_layers * sizeof *s->kv, "KV cache", err);
-    size_t bytes = qp_attn_ops_of(e->ops, e->compute).bytes(&s->shape);
+    s->attn = qp_attn_ops_of(e->ops, e->kv);
+    size_t bytes = s->attn.bytes(&s->shape);
     for (int64_t l = 0; s->kv && l < e->config.n_layers; l++)
         if (!(s->kv[l] = qp_zalloc(bytes, "KV cache", err))) {
             qp_seq_free(s);
@@ -229,9 +261,9 @@ static void attend(struct qp_engine *e, struct qp_block *b, struct group *g, str
         struct piece *p = &g->p[i];
         float *qkv = act->qkv + at * N;
         int64_t from = wanted_only ? p->want_from : 0;
-        b->attn.store(&e->ex, p->seq->kv[layer], &p->seq->shape, qkv + q, N, qkv + q + kv, N, p->pos0, p->n);
+        p->seq->attn.store(&e->ex, p->seq->kv[layer], &p->seq->shape, qkv + q, N, qkv + q + kv, N, p->pos0, p->n);
         if (p->n > from)
-            b->attn.run(&e->ex, act->a + out * q, q, qkv + from * N, N, p->seq->kv[layer], &p->seq->shape, p->pos0 + from, p->n - from);
+            p->seq->attn.run(&e->ex, act->a + out * q, q, qkv + from * N, N, p->seq->kv[layer], &p->seq->shape, p->pos0 + from, p->n - from);
         at += p->n;
         out += p->n - from;
     }

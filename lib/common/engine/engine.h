@@ -31,6 +31,16 @@ struct qp_exec *qp_engine_exec(struct qp_engine *e);
 const struct qp_ops *qp_engine_ops(const struct qp_engine *e);
 size_t qp_engine_weight_bytes(const struct qp_engine *e);
 
+/* What the passes so far have needed beside weights and caches: activations, scratch of the ops, the rotary table. */
+size_t qp_engine_scratch_bytes(const struct qp_engine *e);
+
+/* The type of KV caches of sequences made from now on. At first bf16 for QP_COMPUTE_BF16, else f32. */
+void qp_engine_set_kv(struct qp_engine *e, enum qp_kv kv);
+enum qp_kv qp_engine_kv(const struct qp_engine *e);
+const char *qp_kv_name(enum qp_kv kv); /* "f32", "bf16", "f16", "int8" */
+/* Bytes of a sequence's cache; SIZE_MAX when they are too many to count. */
+size_t qp_kv_cache_bytes(const struct qp_model_config *c, const struct qp_ops *ops, enum qp_kv kv, int64_t capacity);
+
 int qp_seq_new(struct qp_seq **out, struct qp_engine *e, int64_t capacity, struct qp_err *err) QP_MUST_USE;
 void qp_seq_free(struct qp_seq *s);
 int64_t qp_seq_length(const struct qp_seq *s);

@@ -17,7 +17,9 @@ struct qp_attn_ops {
     __typeof__(((struct qp_ops *)0)->attention_f32) run;
 };
 struct qp_linear_ops qp_linear_ops_of(const struct qp_ops *ops, enum qp_compute compute);
-struct qp_attn_ops qp_attn_ops_of(const struct qp_ops *ops, enum qp_compute compute);
+struct qp_attn_ops qp_attn_ops_of(const struct qp_ops *ops, enum qp_kv kv);
+/* The cache that goes with a compute type where nothing else is asked for. */
+enum qp_kv qp_kv_default(enum qp_compute compute);
 
 /* One or more matrices with the same input, packed one under the other: q, k, v; gate, up. */
 struct qp_packed {

@@ -14,11 +14,19 @@ struct qp_linear_ops qp_linear_ops_of(const struct qp_ops *o, enum qp_compute co
     return (struct qp_linear_ops){o->linear_f32_bytes, o->linear_f32_pack, o->linear_f32};
 }
 
-struct qp_attn_ops qp_attn_ops_of(const struct qp_ops *o, enum qp_compute compute)
+struct qp_attn_ops qp_attn_ops_of(const struct qp_ops *o, enum qp_kv kv)
 {
-    if (compute == QP_COMPUTE_BF16)
-        return (struct qp_attn_ops){o->kv_bf16_bytes, o->kv_bf16_store, o->attention_bf16};
-    return (struct qp_attn_ops){o->kv_f32_bytes, o->kv_f32_store, o->attention_f32};
+    switch (kv) {
+    case QP_KV_BF16: return (struct qp_attn_ops){o->kv_bf16_bytes, o->kv_bf16_store, o->attention_bf16};
+    case QP_KV_F16: return (struct qp_attn_ops){o->kv_f16_bytes, o->kv_f16_store, o->attention_f16};
+    case QP_KV_INT8: return (struct qp_attn_ops){o->kv_int8_bytes, o->kv_int8_store, o->attention_int8};
+    default: return (struct qp_attn_ops){o->kv_f32_bytes, o->kv_f32_store, o->attention_f32};
+    }
+}
+
+enum qp_kv qp_kv_default(enum qp_compute compute)
+{
+    return compute == QP_COMPUTE_BF16 ? QP_KV_BF16 : QP_KV_F32;
 }
 
 bool qp_all_finite(const float *x, int64_t n)

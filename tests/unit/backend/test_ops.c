@@ -270,18 +270,23 @@ struct attn {
     void (*run)(struct qp_exec *, float *, int64_t, const float *, int64_t, const void *, const struct qp_attn_shape *, int64_t, int64_t);
 };
 
-static struct attn pick_attn(const struct qp_ops *o, bool bf16)
+static struct attn pick_attn(const struct qp_ops *o, enum qp_kv kv)
 {
-    if (bf16)
-        return (struct attn){o->kv_bf16_bytes, o->kv_bf16_store, o->attention_bf16};
-    return (struct attn){o->kv_f32_bytes, o->kv_f32_store, o->attention_f32};
+    switch (kv) {
+    case QP_KV_BF16: return (struct attn){o->kv_bf16_bytes, o->kv_bf16_store, o->attention_bf16};
+    case QP_KV_F16: return (struct attn){o->kv_f16_bytes, o->kv_f16_store, o->attention_f16};
+    case QP_KV_INT8: return (struct attn){o->kv_int8_bytes, o->kv_int8_store, o->attention_int8};
+    default: return (struct attn){o->kv_f32_bytes, o->kv_f32_store, o->attention_f32};
+    }
 }
 
+static const char *const attention_names[QP_KV_COUNT] = {"attention_f32", "attention_bf16", "attention_f16", "attention_int8"};
+
 /* Fills the cache in two steps, then runs the queries [from, T) in batches of `step`. */
-static void run_attention(const struct qp_ops *ops, struct qp_exec *ex, bool bf16, const struct qp_attn_shape *s, float *out, const float *q,
+static void run_attention(const struct qp_ops *ops, struct qp_exec *ex, enum qp_kv kv, const struct qp_attn_shape *s, float *out, const float *q,
                           const float *k, const float *v, int64_t T, int64_t from, int64_t step)
 {
-    struct attn a = pick_attn(ops, bf16);
+    struct attn a = pick_attn(ops, kv);
     int64_t ldq = s->n_heads * s->head_dim, ldk = s->n_kv_heads * s->head_dim, cut = T / 2;
     void *cache = qp_zalloc(a.bytes(s), "test", NULL);
     a.store(ex, cache, s, k, ldk, v, ldk, 0, cut);
@@ -294,19 +299,19 @@ static void run_attention(const struct qp_ops *ops, struct qp_exec *ex, bool bf1
 static void attention_case(const struct qp_ops *ops, const struct qp_ops *ref, struct qp_exec *ex)
 {
     const int64_t shapes[][6] = { /* T, from, heads, kv heads, hd, window */
-        {1, 0, 1, 1, 2, 0}, {5, 0, 3, 1, 64, 0}, {130, 0, 9, 3, 64, 0}, {300, 150, 4, 2, 80, 0}, {257, 0, 2, 2, 128, 70}, {140, 139, 6, 2, 96, 33}, {30, 7, 2, 1, 256, 0},
+        {1, 0, 1, 1, 2, 0}, {9, 0, 2, 1, 7, 0}, {5, 0, 3, 1, 64, 0}, {130, 0, 9, 3, 64, 0}, {300, 150, 4, 2, 80, 0}, {257, 0, 2, 2, 128, 70}, {140, 139, 6, 2, 96, 33}, {30, 7, 2, 1, 256, 0},
     };
-    for (int bf16 = 0; bf16 < 2; bf16++)
+    for (enum qp_kv kv = 0; kv < QP_KV_COUNT; kv++)
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
             int64_t T = shapes[i][0], from = shapes[i][1];
             struct qp_attn_shape s = {.n_heads = shapes[i][2], .n_kv_heads = shapes[i][3], .head_dim = shapes[i][4], .capacity = T + 3, .window = shapes[i][5]};
             s.scale = 1.f / sqrtf((float)s.head_dim);
             int64_t ldq = s.n_heads * s.head_dim, ldk = s.n_kv_heads * s.head_dim;
             float *q = values(T * ldq, 3), *k = values(T * ldk, 3), *v = values(T * ldk, 1), *y = values(T * ldq, 0), *r = values(T * ldq, 0);
-            run_attention(ref, ex, bf16, &s, r, q, k, v, T, from, T);
-            run_attention(ops, ex, bf16, &s, y, q, k, v, T, from, T);
-            CHECK_DIFF(y, r, (T - from) * ldq, bf16 ? "attention_bf16" : "attention_f32", "case %d", (int)i);
-            run_attention(ops, ex, bf16, &s, r, q, k, v, T, from, 7);
+            run_attention(ref, ex, kv, &s, r, q, k, v, T, from, T);
+            run_attention(ops, ex, kv, &s, y, q, k, v, T, from, T);
+            CHECK_DIFF(y, r, (T - from) * ldq, attention_names[kv], "case %d", (int)i);
+            run_attention(ops, ex, kv, &s, r, q, k, v, T, from, 7);
             assert_memory_equal(y, r, (size_t)((T - from) * ldq) * sizeof *y);
             qp_free(q), qp_free(k), qp_free(v), qp_free(y), qp_free(r);
         }
@@ -387,8 +392,8 @@ static void run_all(const struct qp_ops *ops, struct qp_exec *ex, float *out, co
     int32_t top[T];
     ops->rms_norm(ex, out, x, x, T, K, 1e-5f), out += T * K;
     ops->silu_mul(ex, out, K, x, x + K, 2 * K, T, K), out += T * K;
-    for (int bf16 = 0; bf16 < 2; bf16++, out += T * 384)
-        run_attention(ops, ex, bf16, &s, out, x, x + 50, x + 99, T, 0, T);
+    for (enum qp_kv kv = 0; kv < QP_KV_COUNT; kv++, out += T * 384)
+        run_attention(ops, ex, kv, &s, out, x, x + 50, x + 99, T, 0, T);
     memset(out, 0, K * K * sizeof *out);
     ops->syrk(ex, out, K, x, K, T, K), out += K * K;
     memset(out, 0, T * K * sizeof *out);
@@ -401,7 +406,7 @@ static void run_all(const struct qp_ops *ops, struct qp_exec *ex, float *out, co
 
 static void threads_case(const struct qp_ops *ops, const struct qp_ops *ref, struct qp_exec *ex)
 {
-    enum { SIZE = 150000 };
+    enum { SIZE = 200000 };
     (void)ref;
     float *x = values(SIZE, 1), *y = qp_zalloc(SIZE * sizeof *y, "test", NULL), *z = qp_zalloc(SIZE * sizeof *z, "test", NULL);
     run_all(ops, ex, y, x);
@@ -428,10 +433,10 @@ static void store_case(const struct qp_ops *ops, const struct qp_ops *ref, struc
     enum { T = 301 };
     (void)ref;
     const int64_t dims[] = {2, 7, 32, 64, 80, 100};
-    for (int bf16 = 0; bf16 < 2; bf16++)
+    for (enum qp_kv kv = 0; kv < QP_KV_COUNT; kv++)
         for (int i = 0; i < 6; i++) {
             struct qp_attn_shape s = {.n_heads = 4, .n_kv_heads = 2, .head_dim = dims[i], .capacity = T, .scale = 1};
-            struct attn a = pick_attn(ops, bf16);
+            struct attn a = pick_attn(ops, kv);
             int64_t ld = 2 * s.head_dim;
             size_t bytes = a.bytes(&s);
             float *k = values(T * ld, 1), *v = values(T * ld, 1);
@@ -458,16 +463,16 @@ static void hard_attention_case(const struct qp_ops *ops, const struct qp_ops *r
 {
     enum { T = 290, HD = 64 };
     struct qp_attn_shape s = {.n_heads = 1, .n_kv_heads = 1, .head_dim = HD, .capacity = T, .scale = 0.125f};
-    for (int bf16 = 0; bf16 < 2; bf16++)
+    for (enum qp_kv kv = 0; kv < QP_KV_COUNT; kv++)
         for (int mode = 0; mode < 4; mode++) {
             float *q = values(T * HD, 1), *k = values(T * HD, 1), *v = values(T * HD, 1), *y = values(T * HD, 0), *r = values(T * HD, 0);
             for (int64_t i = 0; i < T * HD; i++) {
-                k[i] = mode == 0 ? 0 : mode == 1 ? 40 * k[i] : mode == 2 ? (bf16 ? 0.02f : 0.002f) * (float)(i / HD) : k[i];
+                k[i] = mode == 0 ? 0 : mode == 1 ? 40 * k[i] : mode == 2 ? (kv == QP_KV_BF16 ? 0.02f : 0.002f) * (float)(i / HD) : k[i];
                 q[i] = mode == 2 ? 1 : mode == 3 && i / HD == 40 ? NAN : q[i];
             }
-            run_attention(ref, ex, bf16, &s, r, q, k, v, T, 0, T);
-            run_attention(ops, ex, bf16, &s, y, q, k, v, T, 0, T);
-            CHECK_DIFF(y, r, T * HD, bf16 ? "attention_bf16" : "attention_f32", "hard scores, mode %d", mode);
+            run_attention(ref, ex, kv, &s, r, q, k, v, T, 0, T);
+            run_attention(ops, ex, kv, &s, y, q, k, v, T, 0, T);
+            CHECK_DIFF(y, r, T * HD, attention_names[kv], "hard scores, mode %d", mode);
             assert_int_equal(isnan(y[40 * HD]), mode == 3);
             qp_free(q), qp_free(k), qp_free(v), qp_free(y), qp_free(r);
         }

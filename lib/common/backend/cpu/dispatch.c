@@ -7,7 +7,7 @@
 static bool have_avx2(void)
 {
 #ifdef QP_ISA_avx2
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 #else
     return false;
 #endif

@@ -1,24 +1,60 @@
 /* Causal attention in tiles: QROWS queries against blocks of KEYS keys, running maximum and sum (Milakov and Gimelshein 2018; Dao et al. 2022).
- * Cache of a layer: for each key-value head, keys in panels [capacity/NR][hd][NR], then values in panels [hd/NR][capacity][NR]. The bf16 form rounds
- * what it stores and computes alike. Key blocks lie at absolute positions, so a query's sums do not depend on how queries are batched. */
+ * Cache of a layer: for each key-value head, keys in panels [capacity/NR][hd][NR], then values in panels [hd/NR][capacity][NR], in the cache's type and
+ * widened as they are read; int8: then the keys' scales [capacity] and the values', which multiply scores and probabilities. bf16 rounds queries and
+ * probabilities, too. Key blocks lie at absolute positions, so a query's sums do not depend on how queries are batched. */
 #include <math.h>
 #include <string.h>
 
+#include "backend/cpu/kv_int8.h"
 #include "backend/cpu/simd/vec.h"
 #include "backend/cpu/variants.h"
 #include "base/half.h"
 
+#define COL_F16(k, j) v_load_f16(panel + (k) * NR + (j) * VL)
+#define COL_I8(k, j) v_load_i8(panel + (k) * NR + (j) * VL)
+
+INLINE void tile_f16_body(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const float *x, int64_t ldx, const uint16_t *panel, int64_t K)
+{
+    vf acc[MR][NV];
+    tile_load(acc, mr, accumulate ? y : NULL, ldy, n);
+    TILE_BODY(mr, K, ROW, COL_F16)
+    tile_store(acc, mr, y, ldy, n);
+}
+
+INLINE void tile_i8_body(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const float *x, int64_t ldx, const int8_t *panel, int64_t K)
+{
+    vf acc[MR][NV];
+    tile_load(acc, mr, accumulate ? y : NULL, ldy, n);
+    TILE_BODY(mr, K, ROW, COL_I8)
+    tile_store(acc, mr, y, ldy, n);
+}
+
 DEFINE_TILE(tile_f32, float, float)
+DEFINE_TILE(tile_bf16, float, uint16_t)
+DEFINE_TILE(tile_f16, float, uint16_t)
+DEFINE_TILE(tile_i8, float, int8_t)
 
 #define KEYS 128
 #define QROWS (4 * MR)
 
+/* y[mr, NR] (+)= x[mr, K] * the panel of K rows that begins `at` elements into `from`. */
+static inline void tile_any(enum qp_kv kv, int mr, float *y, int64_t ldy, bool accumulate, const float *x, int64_t ldx, const void *from, int64_t at, int64_t K)
+{
+    switch (kv) {
+    case QP_KV_BF16: tile_bf16(mr, y, ldy, NR, accumulate, x, ldx, (const uint16_t *)from + at, K); break;
+    case QP_KV_F16: tile_f16(mr, y, ldy, NR, accumulate, x, ldx, (const uint16_t *)from + at, K); break;
+    case QP_KV_INT8: tile_i8(mr, y, ldy, NR, accumulate, x, ldx, (const int8_t *)from + at, K); break;
+    default: tile_f32(mr, y, ldy, NR, accumulate, x, ldx, (const float *)from + at, K); break;
+    }
+}
+
 struct attention_job {
     float *out;
-    const float *q, *cache;
+    const float *q;
+    const char *cache;
     const struct qp_attn_shape *s;
     int64_t ldo, ldq, pos0, T, tiles;
-    bool bf16;
+    enum qp_kv kv;
 };
 
 static int64_t padded(int64_t n, int64_t to)
@@ -26,68 +62,88 @@ static int64_t padded(int64_t n, int64_t to)
     return (n + to - 1) / to * to;
 }
 
-static size_t k_floats(const struct qp_attn_shape *s)
-{
-    return (size_t)padded(s->capacity, KEYS) * (size_t)s->head_dim;
-}
+/* Bytes of one head's cache, and where its parts begin. */
+struct head_layout {
+    size_t v, k_scales, v_scales, bytes;
+};
 
-static size_t head_floats(const struct qp_attn_shape *s)
+static struct head_layout layout_of(const struct qp_attn_shape *s, enum qp_kv kv)
 {
-    return k_floats(s) + (size_t)padded(s->capacity, KEYS) * (size_t)padded(s->head_dim, NR);
-}
-
-size_t QP_V(kv_f32_bytes)(const struct qp_attn_shape *s)
-{
-    return (size_t)s->n_kv_heads * head_floats(s) * sizeof(float);
-}
-
-size_t QP_V(kv_bf16_bytes)(const struct qp_attn_shape *s)
-{
-    return QP_V(kv_f32_bytes)(s);
-}
-
-static float maybe_round(float f, bool bf16)
-{
-    return bf16 ? qp_bf16_to_f32(qp_f32_to_bf16(f)) : f;
+    size_t width = kv == QP_KV_F32 ? 4 : kv == QP_KV_INT8 ? 1 : 2, cap = (size_t)padded(s->capacity, KEYS);
+    struct head_layout l;
+    l.v = cap * (size_t)s->head_dim * width; /* capacity is padded to 128: every part begins at a multiple of 64 bytes */
+    l.k_scales = l.v + cap * (size_t)padded(s->head_dim, NR) * width;
+    l.v_scales = l.k_scales + (kv == QP_KV_INT8 ? cap * sizeof(float) : 0);
+    l.bytes = l.v_scales + (kv == QP_KV_INT8 ? cap * sizeof(float) : 0);
+    return l;
 }
 
 struct store_job {
-    float *cache;
+    char *cache;
     const struct qp_attn_shape *s;
     const float *k, *v;
     int64_t ldk, ldv, pos0;
-    bool bf16;
+    enum qp_kv kv;
 };
+
+/* x [n] in the cache's type; returns its scale. */
+static float encode(void *to, const float *x, int64_t n, enum qp_kv kv)
+{
+    int64_t i = 0;
+    switch (kv) {
+    case QP_KV_INT8: return qp_kv_int8_encode(to, x, n);
+    case QP_KV_BF16:
+        for (; i < n; i++)
+            ((uint16_t *)to)[i] = qp_f32_to_bf16(x[i]);
+        return 1;
+    case QP_KV_F16:
+        for (; i + VL <= n; i += VL)
+            v_store_f16((uint16_t *)to + i, v_load(x + i));
+        for (; i < n; i++)
+            ((uint16_t *)to)[i] = qp_f32_to_f16(x[i]);
+        return 1;
+    default: memcpy(to, x, (size_t)n * sizeof *x); return 1;
+    }
+}
+
+#define SPREAD(type)                         \
+    for (int64_t d = 0; d < hd; d++)         \
+        ((type *)kp)[at + d * NR] = ((const type *)row)[d];
+
+static void store_key(char *kp, const void *row, int64_t hd, int64_t pos, size_t width)
+{
+    int64_t at = pos / NR * hd * NR + pos % NR;
+    switch (width) {
+    case 1: SPREAD(int8_t) break;
+    case 2: SPREAD(uint16_t) break;
+    default: SPREAD(float) break;
+    }
+}
 
 static void store_rows(void *arg, int64_t begin, int64_t end, int thread)
 {
     const struct store_job *j = arg;
     int64_t hd = j->s->head_dim, cap = padded(j->s->capacity, KEYS);
+    const struct head_layout l = layout_of(j->s, j->kv);
+    const size_t width = l.v / (size_t)(cap * hd);
+    float row[QP_MAX_HEAD_DIM];
     (void)thread;
     for (int64_t h = 0; h < j->s->n_kv_heads; h++) {
-        float *kp = j->cache + (size_t)h * head_floats(j->s), *vp = kp + k_floats(j->s);
+        char *kp = j->cache + (size_t)h * l.bytes, *vp = kp + l.v;
+        float *k_scales = (float *)(void *)(kp + l.k_scales), *v_scales = (float *)(void *)(kp + l.v_scales);
         for (int64_t t = begin; t < end; t++) {
             int64_t pos = j->pos0 + t;
-            for (int64_t d = 0; d < hd; d++) {
-                kp[pos / NR * hd * NR + d * NR + pos % NR] = maybe_round(j->k[t * j->ldk + h * hd + d], j->bf16);
-                vp[d / NR * cap * NR + pos * NR + d % NR] = maybe_round(j->v[t * j->ldv + h * hd + d], j->bf16);
-            }
+            float scale = encode(row, j->k + t * j->ldk + h * hd, hd, j->kv);
+            store_key(kp, row, hd, pos, width);
+            if (j->kv == QP_KV_INT8)
+                k_scales[pos] = scale;
+            scale = encode(row, j->v + t * j->ldv + h * hd, hd, j->kv);
+            for (int64_t d = 0; d < hd; d += NR)
+                memcpy(vp + (size_t)(d * cap + pos * NR) * width, (const char *)row + (size_t)d * width, (size_t)(hd - d < NR ? hd - d : NR) * width);
+            if (j->kv == QP_KV_INT8)
+                v_scales[pos] = scale;
         }
     }
-}
-
-void QP_V(kv_f32_store)(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v,
-                        int64_t ldv, int64_t pos0, int64_t T)
-{
-    struct store_job j = {cache, s, k, v, ldk, ldv, pos0, false};
-    qp_pool_for(ex->pool, T, 64, store_rows, &j);
-}
-
-void QP_V(kv_bf16_store)(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v,
-                         int64_t ldv, int64_t pos0, int64_t T)
-{
-    struct store_job j = {cache, s, k, v, ldk, ldv, pos0, true};
-    qp_pool_for(ex->pool, T, 64, store_rows, &j);
 }
 
 /* Scores and probabilities of one register tile of rows; running maxima and sums of all rows, the sums still spread over a vector. */
@@ -98,6 +154,12 @@ struct tile_state {
 /* The subtracted maximum need not be the true one: it is raised when a score tops it by LEEWAY, which is rare, so that most blocks need no sums
  * across a vector and no scaling of what was summed. */
 #define LEEWAY 7.f
+
+INLINE void scale_row(float *x, const float *by, int64_t n)
+{
+    for (int64_t k = 0; k < n; k += VL)
+        v_store(x + k, v_mul(v_load(x + k), v_load(by + k)));
+}
 
 /* Turns a row of n scores into probabilities; keys outside [first, last] count nothing. */
 static void softmax_row(struct tile_state *st, int i, int row, int64_t n, int64_t first, int64_t last, int64_t hp, bool bf16)
@@ -126,24 +188,28 @@ static void softmax_row(struct tile_state *st, int i, int row, int64_t n, int64_
     v_store(st->l + row * VL, sum);
     if (bf16)
         for (int64_t k = 0; k < n; k++)
-            s[k] = maybe_round(s[k], true);
+            s[k] = qp_bf16_to_f32(qp_f32_to_bf16(s[k]));
 }
 
-/* Rows r .. r+mr-1 of the tile against the keys of one block, panels behind the last row's position left out. */
-static void rows_block(struct tile_state *st, const struct attention_job *j, const float *kp, const float *vp, int64_t t0, int r, int mr, int64_t key0)
+/* Rows r .. r+mr-1 of the tile against the keys of one block of the head at `head`, panels behind the last row's position left out. */
+static void rows_block(struct tile_state *st, const struct attention_job *j, const char *head, const struct head_layout *l, int64_t t0, int r, int mr, int64_t key0)
 {
     int64_t hd = j->s->head_dim, hp = padded(hd, NR), cap = padded(j->s->capacity, KEYS), n = padded(j->pos0 + t0 + r + mr - key0, NR);
     if (n <= 0)
         return;
     n = n < KEYS ? n : KEYS;
     for (int64_t k = 0; k < n; k += NR)
-        tile_f32(mr, st->s + k, KEYS, NR, false, st->q + r * hd, hd, kp + (key0 + k) * hd, hd);
+        tile_any(j->kv, mr, st->s + k, KEYS, false, st->q + r * hd, hd, head, (key0 + k) * hd, hd);
     for (int i = 0; i < mr; i++) {
         int64_t last = j->pos0 + t0 + r + i - key0, first = j->s->window ? last + 1 - j->s->window : 0;
-        softmax_row(st, i, r + i, n, first, last, hp, j->bf16);
+        if (j->kv == QP_KV_INT8)
+            scale_row(st->s + i * KEYS, (const float *)(const void *)(head + l->k_scales) + key0, n);
+        softmax_row(st, i, r + i, n, first, last, hp, j->kv == QP_KV_BF16);
+        if (j->kv == QP_KV_INT8)
+            scale_row(st->s + i * KEYS, (const float *)(const void *)(head + l->v_scales) + key0, n);
     }
     for (int64_t d = 0; d < hp; d += NR)
-        tile_f32(mr, st->o + r * hp + d, hp, NR, true, st->s, KEYS, vp + d * cap + key0 * NR, n);
+        tile_any(j->kv, mr, st->o + r * hp + d, hp, true, st->s, KEYS, head + l->v, d * cap + key0 * NR, n);
 }
 
 static void attend(const struct attention_job *j, int64_t h, int64_t t0, int rows)
@@ -151,11 +217,11 @@ static void attend(const struct attention_job *j, int64_t h, int64_t t0, int row
     struct tile_state st;
     const struct qp_attn_shape *s = j->s;
     int64_t hd = s->head_dim, hp = padded(hd, NR), kv = h / (s->n_heads / s->n_kv_heads);
-    const float *kp = j->cache + (size_t)kv * head_floats(s), *vp = kp + k_floats(s);
+    const struct head_layout l = layout_of(s, j->kv);
     for (int i = 0; i < rows; i++) {
         const float *q = j->q + (t0 + i) * j->ldq + h * hd;
         for (int64_t d = 0; d < hd; d++)
-            st.q[i * hd + d] = j->bf16 ? maybe_round(q[d], true) : q[d];
+            st.q[i * hd + d] = j->kv == QP_KV_BF16 ? qp_bf16_to_f32(qp_f32_to_bf16(q[d])) : q[d];
         st.m[i] = -1e30f;
     }
     memset(st.l, 0, sizeof st.l);
@@ -166,7 +232,7 @@ static void attend(const struct attention_job *j, int64_t h, int64_t t0, int row
     int64_t first = s->window && j->pos0 + t0 + 1 > s->window ? j->pos0 + t0 + 1 - s->window : 0;
     for (int64_t key0 = first / KEYS * KEYS; key0 < j->pos0 + t0 + rows; key0 += KEYS)
         for (int r = 0; r < rows; r += MR)
-            rows_block(&st, j, kp, vp, t0, r, rows - r < MR ? rows - r : MR, key0);
+            rows_block(&st, j, j->cache + (size_t)kv * l.bytes, &l, t0, r, rows - r < MR ? rows - r : MR, key0);
     for (int i = 0; i < rows; i++) {
         float sum = v_hsum(v_load(st.l + i * VL));
         for (int64_t d = 0; d < hd; d++)
@@ -185,22 +251,24 @@ static void attention_tasks(void *arg, int64_t begin, int64_t end, int thread)
     }
 }
 
-static void attention(struct qp_exec *ex, struct attention_job *j)
-{
-    j->tiles = (j->T + QROWS - 1) / QROWS;
-    qp_pool_for(ex->pool, j->tiles * j->s->n_heads, 1, attention_tasks, j);
-}
-
-void QP_V(attention_f32)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const void *cache,
-                         const struct qp_attn_shape *s, int64_t pos0, int64_t T)
-{
-    struct attention_job j = {.out = out, .q = q, .cache = cache, .s = s, .ldo = ldo, .ldq = ldq, .pos0 = pos0, .T = T};
-    attention(ex, &j);
-}
-
-void QP_V(attention_bf16)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const void *cache,
-                          const struct qp_attn_shape *s, int64_t pos0, int64_t T)
-{
-    struct attention_job j = {.out = out, .q = q, .cache = cache, .s = s, .ldo = ldo, .ldq = ldq, .pos0 = pos0, .T = T, .bf16 = true};
-    attention(ex, &j);
-}
+#define DEFINE_KV(name, kind)                                                                                                                          \
+    size_t QP_V(kv_##name##_bytes)(const struct qp_attn_shape *s)                                                                                       \
+    {                                                                                                                                                   \
+        return (size_t)s->n_kv_heads * layout_of(s, kind).bytes;                                                                                        \
+    }                                                                                                                                                   \
+    void QP_V(kv_##name##_store)(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v, int64_t ldv, \
+                                 int64_t pos0, int64_t T)                                                                                               \
+    {                                                                                                                                                   \
+        struct store_job j = {cache, s, k, v, ldk, ldv, pos0, kind};                                                                                    \
+        qp_pool_for(ex->pool, T, 64, store_rows, &j);                                                                                                   \
+    }                                                                                                                                                   \
+    void QP_V(attention_##name)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const void *cache,                            \
+                                const struct qp_attn_shape *s, int64_t pos0, int64_t T)                                                                 \
+    {                                                                                                                                                   \
+        struct attention_job j = {out, q, cache, s, ldo, ldq, pos0, T, (T + QROWS - 1) / QROWS, kind};                                                  \
+        qp_pool_for(ex->pool, j.tiles * s->n_heads, 1, attention_tasks, &j);                                                                            \
+    }
+DEFINE_KV(f32, QP_KV_F32)
+DEFINE_KV(bf16, QP_KV_BF16)
+DEFINE_KV(f16, QP_KV_F16)
+DEFINE_KV(int8, QP_KV_INT8)

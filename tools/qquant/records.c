@@ -27,16 +27,13 @@ void qquant_name(struct qquant *q)
 /* Bits per linear weight and bytes of the whole model: known before the work, from the shapes. */
 static void sizes(const struct qquant *q, double *bpw, int64_t *bytes)
 {
-    const struct qp_model_config *c = qp_model_config(q->model);
     double bits = 0, weights = 0;
-    static const char *const slots[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"};
-    for (int64_t l = 0; l < c->n_layers; l++)
-        for (size_t s = 0; s < 7; s++) {
-            const struct qp_weight *w = qp_model_weightf(q->model, "model.layers.%lld.%s.weight", (long long)l, slots[s]);
-            double n = (double)w->rows * (double)w->cols;
-            bits += n * qp_grid_bpw(&q->opt.gptq.grid, w->cols);
-            weights += n;
-        }
+    for (size_t i = 0; i < qp_model_n_linears(q->model); i++) {
+        const struct qp_weight *w = qp_model_linear(q->model, i)->weight;
+        double n = (double)w->rows * (double)w->cols;
+        bits += n * qp_grid_bpw(&q->opt.gptq.grid, w->cols);
+        weights += n;
+    }
     *bpw = q->method == QQUANT_NONE ? qp_model_linear_bpw(q->model) : bits / weights;
     *bytes = q->method == QQUANT_NONE ? qp_model_bytes(q->model)
                                       : qp_model_bytes(q->model) - (int64_t)(qp_model_linear_bpw(q->model) * weights / 8) + (int64_t)(bits / 8);
@@ -86,7 +83,7 @@ void qquant_write_model(const struct qquant *q, struct qp_writer *w)
 static void write_tensor(const struct qquant *q, struct qp_writer *w, const char *weight, const char *part, enum qp_dtype dtype, const int64_t *shape, size_t ndim,
                          const void *data)
 {
-    char name[192];
+    char name[288];
     size_t bytes = (size_t)qp_dtype_info[dtype].block_bytes;
     for (size_t i = 0; i < ndim; i++)
         bytes *= (size_t)shape[i];

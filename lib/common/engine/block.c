@@ -9,92 +9,71 @@
 
 #define STEP_ROWS 2048 /* rows that the wide intermediate products hold at a time */
 
-/* Where a slot's rows lie among the packed matrices. */
-static struct qp_packed *packed_of(struct qp_block *b, enum qp_linear_slot slot, int64_t *row0)
+/* Where a linear layer's rows lie among the packed matrices. */
+static struct qp_packed *packed_of(struct qp_block *b, const struct qp_linear *l, int64_t *row0)
 {
     const struct qp_model_config *c = &b->config;
     *row0 = 0;
-    switch (slot) {
-    case QP_LIN_Q: return &b->qkv;
-    case QP_LIN_K: *row0 = c->n_heads * c->head_dim; return &b->qkv;
-    case QP_LIN_V: *row0 = (c->n_heads + c->n_kv_heads) * c->head_dim; return &b->qkv;
-    case QP_LIN_O: return &b->o;
-    case QP_LIN_GATE: return &b->gate_up;
-    case QP_LIN_UP: *row0 = c->d_ff; return &b->gate_up;
-    default: return &b->down;
+    switch (l->role) {
+    case QP_ROLE_Q:
+    case QP_ROLE_QKV: return &b->qkv;
+    case QP_ROLE_K: *row0 = c->n_heads * c->head_dim; return &b->qkv;
+    case QP_ROLE_V: *row0 = (c->n_heads + c->n_kv_heads) * c->head_dim; return &b->qkv;
+    case QP_ROLE_O: return &b->o;
+    case QP_ROLE_UP: *row0 = c->gated ? b->mlp.F : 0; return &b->mlp.in;
+    case QP_ROLE_DOWN: return &b->mlp.down;
+    default: return &b->mlp.in;
     }
 }
 
-static const char *const slot_names[QP_LIN_COUNT] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                                                     "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
-
-void qp_block_linear_name(char out[128], int64_t layer, enum qp_linear_slot slot)
+static int load_bias(struct qp_block *b, const struct qp_model *m, const struct qp_linear *l, struct qp_packed *p, int64_t row0, struct qp_err *err)
 {
-    snprintf(out, 128, "model.layers.%lld.%s.weight", (long long)layer, slot_names[slot]);
-}
-
-void qp_block_linear_shape(const struct qp_model_config *c, enum qp_linear_slot slot, int64_t *rows, int64_t *cols)
-{
-    int64_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
-    switch (slot) {
-    case QP_LIN_Q: *rows = q, *cols = c->d_model; break;
-    case QP_LIN_K:
-    case QP_LIN_V: *rows = kv, *cols = c->d_model; break;
-    case QP_LIN_O: *rows = c->d_model, *cols = q; break;
-    case QP_LIN_GATE:
-    case QP_LIN_UP: *rows = c->d_ff, *cols = c->d_model; break;
-    default: *rows = c->d_model, *cols = c->d_ff; break;
-    }
-}
-
-static int load_vector(float **out, const struct qp_model *m, int64_t layer, const char *name, int64_t n, struct qp_err *err)
-{
-    const struct qp_weight *w = qp_model_weightf(m, "model.layers.%lld.%s", (long long)layer, name);
-    *out = NULL;
+    const struct qp_weight *w = qp_model_part(m, b->layer, l->role, l->expert, true);
     if (!w)
         return 0;
-    *out = qp_alloc_n((size_t)n, sizeof **out, name, err);
-    if (!*out || qp_weight_read_rows(w, 0, 1, *out, err))
-        return err->code;
-    if (!qp_all_finite(*out, n))
-        return qp_err_set(err, QP_E_INPUT, "tensor '%s' holds NaN or infinite weights", w->name);
-    return 0;
-}
-
-static int load_bias(struct qp_block *b, const struct qp_model *m, enum qp_linear_slot slot, struct qp_err *err)
-{
-    char name[128];
-    int64_t row0;
-    struct qp_packed *p = packed_of(b, slot, &row0);
-    snprintf(name, sizeof name, "%s.bias", slot_names[slot]);
-    const struct qp_weight *w = qp_model_weightf(m, "model.layers.%lld.%s", (long long)b->layer, name);
-    if (!w)
-        return 0;
-    if (!p->bias && !(p->bias = qp_zalloc((size_t)p->N * sizeof *p->bias, name, err)))
+    if (!p->bias && !(p->bias = qp_zalloc((size_t)p->N * sizeof *p->bias, w->name, err)))
         return QP_E_RESOURCE;
     if (qp_weight_read_rows(w, 0, 1, p->bias + row0, err))
         return err->code;
-    return qp_all_finite(p->bias + row0, w->rows * w->cols) ? 0 : qp_err_set(err, QP_E_INPUT, "tensor '%s' holds NaN or infinite weights", w->name);
+    return qp_all_finite(p->bias + row0, w->cols) ? 0 : qp_err_set(err, QP_E_INPUT, "tensor '%s' holds NaN or infinite weights", w->name);
+}
+
+static int new_mlp(struct qp_block *b, struct qp_mlp *mlp, int64_t F, struct qp_err *err)
+{
+    mlp->F = F;
+    if (qp_packed_new(&mlp->in, b->config.gated ? 2 * F : F, b->config.d_model, b->lin, err) || qp_packed_new(&mlp->down, b->config.d_model, F, b->lin, err))
+        return err->code;
+    return 0;
 }
 
 static int load_linears(struct qp_block *b, const struct qp_model *m, struct qp_err *err)
 {
     const struct qp_model_config *c = &b->config;
     int64_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
-    if (qp_packed_new(&b->qkv, q + 2 * kv, c->d_model, b->lin, err) || qp_packed_new(&b->o, c->d_model, q, b->lin, err) ||
-        qp_packed_new(&b->gate_up, 2 * c->d_ff, c->d_model, b->lin, err) || qp_packed_new(&b->down, c->d_model, c->d_ff, b->lin, err))
+    if (qp_packed_new(&b->qkv, q + 2 * kv, c->d_model, b->lin, err) || qp_packed_new(&b->o, c->d_model, q, b->lin, err) || new_mlp(b, &b->mlp, c->d_ff, err))
         return err->code;
-    for (int slot = 0; slot < QP_LIN_COUNT; slot++) {
-        char name[128];
+    for (int i = 0; i < b->n_linears; i++) {
         int64_t row0;
-        struct qp_packed *p = packed_of(b, (enum qp_linear_slot)slot, &row0);
-        qp_block_linear_name(name, b->layer, (enum qp_linear_slot)slot);
-        const struct qp_weight *w = qp_model_weight(m, name);
-        if (!w)
-            return qp_err_set(err, QP_E_INTERNAL, "the model has no weight '%s'", name);
-        if (qp_pack_weight(p, row0, w, b->lin, b->ex, err) || load_bias(b, m, (enum qp_linear_slot)slot, err))
+        const struct qp_linear *l = &b->linears[i];
+        struct qp_packed *p = packed_of(b, l, &row0);
+        if (qp_pack_weight(p, row0, l->weight, b->lin, b->ex, err) || load_bias(b, m, l, p, row0, err))
             return err->code;
     }
+    return 0;
+}
+
+static int load_norms(struct qp_block *b, const struct qp_model *m, struct qp_err *err)
+{
+    int64_t D = b->config.d_model, hd = b->config.head_dim;
+    const struct {
+        struct qp_norm *n;
+        enum qp_role role;
+        int64_t width;
+    } norms[] = {{&b->norm1, QP_ROLE_NORM1, D},  {&b->post_attn, QP_ROLE_POST_ATTENTION_NORM, D}, {&b->norm2, QP_ROLE_NORM2, D}, {&b->post_mlp, QP_ROLE_POST_MLP_NORM, D},
+                 {&b->q_norm, QP_ROLE_Q_NORM, hd}, {&b->k_norm, QP_ROLE_K_NORM, hd}};
+    for (size_t i = 0; i < sizeof norms / sizeof *norms; i++)
+        if (qp_norm_load(norms[i].n, m, b->layer, norms[i].role, norms[i].width, err))
+            return err->code;
     return 0;
 }
 
@@ -111,11 +90,10 @@ int qp_block_load(struct qp_block **out, const struct qp_model *m, int64_t layer
     b->attn = qp_attn_ops_of(ops, qp_kv_default(compute));
     b->config = *qp_model_config(m);
     b->layer = layer;
+    b->linears = qp_model_linear(m, qp_model_first_linear(m, layer));
+    b->n_linears = (int)(qp_model_first_linear(m, layer + 1) - qp_model_first_linear(m, layer));
     qp_rope_init(&b->rope, &b->config);
-    int64_t D = b->config.d_model, hd = b->config.head_dim;
-    if (load_vector(&b->norm1, m, layer, "input_layernorm.weight", D, err) || load_vector(&b->norm2, m, layer, "post_attention_layernorm.weight", D, err) ||
-        load_vector(&b->q_norm, m, layer, "self_attn.q_norm.weight", hd, err) || load_vector(&b->k_norm, m, layer, "self_attn.k_norm.weight", hd, err) ||
-        load_linears(b, m, err)) {
+    if (load_norms(b, m, err) || load_linears(b, m, err)) {
         qp_block_free(b);
         return err->code;
     }
@@ -123,48 +101,50 @@ int qp_block_load(struct qp_block **out, const struct qp_model *m, int64_t layer
     return 0;
 }
 
+static void release_mlp(struct qp_mlp *m)
+{
+    qp_packed_release(&m->in);
+    qp_packed_release(&m->down);
+}
+
 void qp_block_free(struct qp_block *b)
 {
     if (!b)
         return;
+    struct qp_norm *norms[] = {&b->norm1, &b->norm2, &b->post_attn, &b->post_mlp, &b->q_norm, &b->k_norm};
+    for (size_t i = 0; i < sizeof norms / sizeof *norms; i++)
+        qp_norm_release(norms[i]);
     qp_packed_release(&b->qkv);
     qp_packed_release(&b->o);
-    qp_packed_release(&b->gate_up);
-    qp_packed_release(&b->down);
+    release_mlp(&b->mlp);
     qp_rope_release(&b->rope);
-    qp_free(b->norm1);
-    qp_free(b->norm2);
-    qp_free(b->q_norm);
-    qp_free(b->k_norm);
     qp_free(b->buf);
     qp_free(b->kv);
     qp_free(b);
 }
 
-int qp_block_set_linear(struct qp_block *b, enum qp_linear_slot slot, const float *w, struct qp_err *err)
+int qp_block_set_linear(struct qp_block *b, const struct qp_linear *l, const float *w, struct qp_err *err)
 {
-    int64_t rows, cols, row0;
-    struct qp_packed *p = packed_of(b, slot, &row0);
-    qp_block_linear_shape(&b->config, slot, &rows, &cols);
+    int64_t rows = l->weight->rows, cols = l->weight->cols, row0;
+    struct qp_packed *p = packed_of(b, l, &row0);
     if (!qp_all_finite(w, rows * cols))
-        return qp_err_set(err, QP_E_INTERNAL, "layer %lld: %s: new weights are not finite", (long long)b->layer, slot_names[slot]);
+        return qp_err_set(err, QP_E_INTERNAL, "'%s': new weights are not finite", l->weight->name);
     b->lin.pack(b->ex, p->data, w, cols, row0, rows, p->N, p->K);
     return 0;
 }
 
 /* ---- steps ---- */
 
-struct qp_attn_shape qp_attn_shape_of(const struct qp_model_config *c, int64_t capacity)
+struct qp_attn_shape qp_attn_shape_of(const struct qp_model_config *c, int64_t layer, int64_t capacity)
 {
     return (struct qp_attn_shape){.n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .capacity = capacity,
-                                  .window = c->sliding_window, .scale = 1.f / sqrtf((float)c->head_dim)};
+                                  .window = qp_config_window(c, layer), .scale = c->attention_scale > 0 ? (float)c->attention_scale : 1.f / sqrtf((float)c->head_dim)};
 }
 
-static void norm_heads(const struct qp_block *b, float *x, int64_t ldx, const float *w, int64_t T, int64_t heads)
+static void norm_heads(const struct qp_block *b, float *x, int64_t ldx, const struct qp_norm *n, int64_t T, int64_t heads)
 {
-    int64_t hd = b->config.head_dim;
-    for (int64_t t = 0; t < T; t++)
-        b->ops->rms_norm(b->ex, x + t * ldx, x + t * ldx, w, heads, hd, (float)b->config.norm_eps);
+    for (int64_t t = 0; n->w && t < T; t++)
+        qp_norm_run(n, &b->config, b->ops, b->ex, x + t * ldx, x + t * ldx, heads, b->config.head_dim);
 }
 
 void qp_block_rotate(const struct qp_block *b, float *qkv, const float *cs, int64_t T)
@@ -172,22 +152,31 @@ void qp_block_rotate(const struct qp_block *b, float *qkv, const float *cs, int6
     const struct qp_model_config *c = &b->config;
     int64_t ld = b->qkv.N;
     float *k = qkv + c->n_heads * c->head_dim;
-    if (b->q_norm)
-        norm_heads(b, qkv, ld, b->q_norm, T, c->n_heads);
-    if (b->k_norm)
-        norm_heads(b, k, ld, b->k_norm, T, c->n_kv_heads);
+    norm_heads(b, qkv, ld, &b->q_norm, T, c->n_heads);
+    norm_heads(b, k, ld, &b->k_norm, T, c->n_kv_heads);
     /* q and k lie side by side: one rotation serves both */
     b->ops->rope(b->ex, qkv, ld, cs, T, c->n_heads + c->n_kv_heads, c->head_dim, c->rope_interleaved);
 }
 
-void qp_block_mlp_rows(const struct qp_block *b, const float *h, int64_t T, float *gu, float *m)
+void qp_mlp_rows(const struct qp_block *b, const struct qp_mlp *mlp, const float *h, int64_t T, float *gu, float *m)
 {
-    int64_t F = b->config.d_ff;
-    qp_packed_run(&b->gate_up, b->lin, b->ops, b->ex, gu, h, b->config.d_model, T, false);
+    int64_t F = mlp->F;
+    qp_packed_run(&mlp->in, b->lin, b->ops, b->ex, gu, h, b->config.d_model, T, false);
     b->ops->silu_mul(b->ex, m, F, gu, gu + F, 2 * F, T, F);
 }
 
-static int reserve(struct qp_block *b, size_t floats, struct qp_err *err)
+void qp_block_add(const struct qp_block *b, const struct qp_packed *p, const struct qp_norm *norm, float *x, const float *in, int64_t T, float *y)
+{
+    if (!norm->w) {
+        qp_packed_run(p, b->lin, b->ops, b->ex, x, in, p->K, T, true);
+        return;
+    }
+    qp_packed_run(p, b->lin, b->ops, b->ex, y, in, p->K, T, false);
+    qp_norm_run(norm, &b->config, b->ops, b->ex, y, y, T, p->N);
+    b->ops->add(b->ex, x, y, T * p->N);
+}
+
+int qp_block_reserve(struct qp_block *b, size_t floats, struct qp_err *err)
 {
     if (floats <= b->buf_floats)
         return 0;
@@ -199,24 +188,18 @@ static int reserve(struct qp_block *b, size_t floats, struct qp_err *err)
     return 0;
 }
 
-static int done(struct qp_block *b, struct qp_err *err)
+int qp_block_check(const struct qp_block *b, struct qp_err *err)
 {
     return b->ex->failed ? qp_err_set(err, QP_E_RESOURCE, "no memory for scratch of the matrix products") : 0;
-}
-
-int qp_block_attn_in(struct qp_block *b, const float *x, int64_t T, float *h, struct qp_err *err)
-{
-    b->ops->rms_norm(b->ex, h, x, b->norm1, T, b->config.d_model, (float)b->config.norm_eps);
-    return done(b, err);
 }
 
 int qp_block_attn(struct qp_block *b, const float *h, int64_t n_seq, int64_t len, float *a, struct qp_err *err)
 {
     const struct qp_model_config *c = &b->config;
     int64_t N = b->qkv.N, q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
-    struct qp_attn_shape s = qp_attn_shape_of(c, len);
+    struct qp_attn_shape s = qp_attn_shape_of(c, b->layer, len);
     int64_t group = len >= STEP_ROWS ? 1 : STEP_ROWS / len;
-    if (reserve(b, (size_t)(group * len * N), err) || qp_rope_reserve(&b->rope, len, err))
+    if (qp_block_reserve(b, (size_t)(group * len * N), err) || qp_rope_reserve(&b->rope, len, err))
         return err->code;
     if (b->kv_len != len) {
         qp_free(b->kv);
@@ -235,47 +218,15 @@ int qp_block_attn(struct qp_block *b, const float *h, int64_t n_seq, int64_t len
             b->attn.run(b->ex, a + (i + k) * len * q, q, qkv, N, b->kv, &s, 0, len);
         }
     }
-    return done(b, err);
-}
-
-int qp_block_attn_out(struct qp_block *b, const float *a, int64_t T, float *x, struct qp_err *err)
-{
-    qp_packed_run(&b->o, b->lin, b->ops, b->ex, x, a, b->o.K, T, true);
-    return done(b, err);
-}
-
-int qp_block_mlp_in(struct qp_block *b, const float *x, int64_t T, float *h, struct qp_err *err)
-{
-    b->ops->rms_norm(b->ex, h, x, b->norm2, T, b->config.d_model, (float)b->config.norm_eps);
-    return done(b, err);
+    return qp_block_check(b, err);
 }
 
 int qp_block_mlp(struct qp_block *b, const float *h, int64_t T, float *m, struct qp_err *err)
 {
-    int64_t D = b->config.d_model, F = b->config.d_ff;
-    if (reserve(b, (size_t)((T < STEP_ROWS ? T : STEP_ROWS) * 2 * F), err))
+    int64_t D = b->config.d_model, F = b->mlp.F;
+    if (qp_block_reserve(b, (size_t)((T < STEP_ROWS ? T : STEP_ROWS) * b->mlp.in.N), err))
         return err->code;
     for (int64_t t = 0; t < T; t += STEP_ROWS)
-        qp_block_mlp_rows(b, h + t * D, T - t < STEP_ROWS ? T - t : STEP_ROWS, b->buf, m + t * F);
-    return done(b, err);
-}
-
-int qp_block_mlp_out(struct qp_block *b, const float *m, int64_t T, float *x, struct qp_err *err)
-{
-    qp_packed_run(&b->down, b->lin, b->ops, b->ex, x, m, b->down.K, T, true);
-    return done(b, err);
-}
-
-int qp_embed(const struct qp_model *m, const int32_t *ids, int64_t n, float *x, struct qp_err *err)
-{
-    const struct qp_weight *w = qp_model_weight(m, "model.embed_tokens.weight");
-    for (int64_t i = 0; i < n; i++) {
-        if (ids[i] < 0 || ids[i] >= w->rows)
-            return qp_err_set(err, QP_E_INPUT, "token id %d is outside of the vocabulary of %lld", ids[i], (long long)w->rows);
-        if (qp_weight_read_rows(w, ids[i], 1, x + i * w->cols, err))
-            return err->code;
-    }
-    if (!qp_all_finite(x, n * w->cols))
-        return qp_err_set(err, QP_E_INPUT, "tensor '%s' holds NaN or infinite weights", w->name);
-    return 0;
+        qp_mlp_rows(b, &b->mlp, h + t * D, T - t < STEP_ROWS ? T - t : STEP_ROWS, b->buf, m + t * F);
+    return qp_block_check(b, err);
 }

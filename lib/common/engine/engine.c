@@ -18,7 +18,7 @@ struct qp_engine {
     enum qp_kv kv; /* of sequences made from now on */
     struct qp_block **blocks;
     struct qp_packed head;
-    float *final_norm;
+    struct qp_norm final_norm;
     struct qp_rope rope;
     float *act; /* activations of one group of tokens */
     size_t act_floats;
@@ -27,7 +27,6 @@ struct qp_engine {
 struct qp_seq {
     struct qp_engine *e;
     int64_t length, capacity;
-    struct qp_attn_shape shape;
     struct qp_attn_ops attn;
     void **kv; /* [n_layers] */
 };
@@ -38,19 +37,15 @@ static int load(struct qp_engine *e, struct qp_err *err)
 {
     const struct qp_model_config *c = &e->config;
     e->blocks = qp_zalloc((size_t)c->n_layers * sizeof *e->blocks, "blocks", err);
-    e->final_norm = qp_alloc((size_t)c->d_model * sizeof *e->final_norm, "norm", err);
-    if (!e->blocks || !e->final_norm)
+    if (!e->blocks)
         return QP_E_RESOURCE;
     for (int64_t l = 0; l < c->n_layers; l++)
         if (qp_block_load(&e->blocks[l], e->model, l, e->ops, &e->ex, e->compute, err))
             return err->code;
-    const struct qp_weight *norm = qp_model_weight(e->model, "model.norm.weight");
-    const struct qp_weight *head = qp_model_weight(e->model, c->tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
+    const struct qp_weight *head = qp_model_part(e->model, -1, c->tied_embeddings ? QP_ROLE_EMBED : QP_ROLE_HEAD, -1, false);
     struct qp_linear_ops lin = qp_linear_ops_of(e->ops, e->compute);
-    if (qp_weight_read_rows(norm, 0, 1, e->final_norm, err))
+    if (qp_norm_load(&e->final_norm, e->model, -1, QP_ROLE_FINAL_NORM, c->d_model, err))
         return err->code;
-    if (!qp_all_finite(e->final_norm, c->d_model))
-        return qp_err_set(err, QP_E_INPUT, "tensor '%s' holds NaN or infinite weights", norm->name);
     if (qp_packed_new(&e->head, head->rows, head->cols, lin, err))
         return err->code;
     return qp_pack_weight(&e->head, 0, head, lin, &e->ex, err);
@@ -87,7 +82,7 @@ void qp_engine_free(struct qp_engine *e)
         qp_block_free(e->blocks[l]);
     qp_free(e->blocks);
     qp_packed_release(&e->head);
-    qp_free(e->final_norm);
+    qp_norm_release(&e->final_norm);
     qp_rope_release(&e->rope);
     qp_free(e->act);
     qp_exec_release(&e->ex);
@@ -114,7 +109,7 @@ size_t qp_engine_weight_bytes(const struct qp_engine *e)
 {
     struct qp_linear_ops lin = qp_linear_ops_of(e->ops, e->compute);
     const struct qp_block *b = e->blocks[0];
-    size_t block = lin.bytes(b->qkv.N, b->qkv.K) + lin.bytes(b->o.N, b->o.K) + lin.bytes(b->gate_up.N, b->gate_up.K) + lin.bytes(b->down.N, b->down.K);
+    size_t block = lin.bytes(b->qkv.N, b->qkv.K) + lin.bytes(b->o.N, b->o.K) + lin.bytes(b->mlp.in.N, b->mlp.in.K) + lin.bytes(b->mlp.down.N, b->mlp.down.K);
     return block * (size_t)e->config.n_layers + lin.bytes(e->head.N, e->head.K);
 }
 
@@ -141,7 +136,7 @@ const char *qp_kv_name(enum qp_kv kv)
 
 size_t qp_kv_cache_bytes(const struct qp_model_config *c, const struct qp_ops *ops, enum qp_kv kv, int64_t capacity)
 {
-    struct qp_attn_shape s = qp_attn_shape_of(c, capacity);
+    struct qp_attn_shape s = qp_attn_shape_of(c, 0, capacity);
     size_t bytes;
     return qp_mul(qp_attn_ops_of(ops, kv).bytes(&s), (size_t)c->n_layers, &bytes) ? bytes : SIZE_MAX;
 }
@@ -156,15 +151,15 @@ int qp_seq_new(struct qp_seq **out, struct qp_engine *e, int64_t capacity, struc
         return QP_E_RESOURCE;
     s->e = e;
     s->capacity = capacity;
-    s->shape = qp_attn_shape_of(&e->config, capacity);
     s->kv = qp_zalloc((size_t)e->config.n_layers * sizeof *s->kv, "KV cache", err);
     s->attn = qp_attn_ops_of(e->ops, e->kv);
-    size_t bytes = s->attn.bytes(&s->shape);
-    for (int64_t l = 0; s->kv && l < e->config.n_layers; l++)
-        if (!(s->kv[l] = qp_zalloc(bytes, "KV cache", err))) {
+    for (int64_t l = 0; s->kv && l < e->config.n_layers; l++) {
+        struct qp_attn_shape shape = qp_attn_shape_of(&e->config, l, capacity);
+        if (!(s->kv[l] = qp_zalloc(s->attn.bytes(&shape), "KV cache", err))) {
             qp_seq_free(s);
             return QP_E_RESOURCE;
         }
+    }
     if (!s->kv) {
         qp_seq_free(s);
         return QP_E_RESOURCE;
@@ -212,7 +207,7 @@ struct group {
 };
 
 struct act {
-    float *x, *h, *qkv, *a, *gu, *m, *cs;
+    float *x, *h, *qkv, *a, *gu, *m, *y, *cs;
 };
 
 static int layout(struct qp_engine *e, int64_t T, struct act *act, struct qp_err *err)
@@ -220,10 +215,11 @@ static int layout(struct qp_engine *e, int64_t T, struct act *act, struct qp_err
     const struct qp_model_config *c = &e->config;
     int64_t q = c->n_heads * c->head_dim, N = q + 2 * c->n_kv_heads * c->head_dim;
     int64_t wide = T < MLP_ROWS ? T : MLP_ROWS;
-    const int64_t counts[] = {T * c->d_model, T * c->d_model, T * N, T * q, wide * 2 * c->d_ff, wide * c->d_ff, T * c->head_dim};
-    float **const slots[] = {&act->x, &act->h, &act->qkv, &act->a, &act->gu, &act->m, &act->cs};
+    const int64_t counts[] = {T * c->d_model, T * c->d_model, T * N, T * q, wide * 2 * c->d_ff, wide * c->d_ff, wide * c->d_model, T * c->head_dim};
+    float **const slots[] = {&act->x, &act->h, &act->qkv, &act->a, &act->gu, &act->m, &act->y, &act->cs};
+    enum { N_SLOTS = sizeof slots / sizeof *slots };
     size_t total = 0, at = 0;
-    for (int i = 0; i < 7; i++)
+    for (int i = 0; i < N_SLOTS; i++)
         total += ((size_t)counts[i] + 15) / 16 * 16;
     if (total > e->act_floats) {
         qp_free(e->act);
@@ -232,7 +228,7 @@ static int layout(struct qp_engine *e, int64_t T, struct act *act, struct qp_err
             return QP_E_RESOURCE;
         e->act_floats = total;
     }
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < N_SLOTS; i++) {
         *slots[i] = e->act + at;
         at += ((size_t)counts[i] + 15) / 16 * 16;
     }
@@ -244,7 +240,7 @@ static int embed_group(struct qp_engine *e, struct group *g, struct act *act, st
     int64_t at = 0, half2 = e->config.head_dim;
     for (int i = 0; i < g->n; i++) {
         struct piece *p = &g->p[i];
-        if (qp_rope_reserve(&e->rope, p->pos0 + p->n, err) || qp_embed(e->model, p->ids, p->n, act->x + at * e->config.d_model, err))
+        if (qp_rope_reserve(&e->rope, p->pos0 + p->n, err) || qp_embed_at(e->model, p->ids, p->n, p->pos0, act->x + at * e->config.d_model, err))
             return err->code;
         memcpy(act->cs + at * half2, e->rope.table + p->pos0 * half2, (size_t)(p->n * half2) * sizeof(float));
         at += p->n;
@@ -259,11 +255,12 @@ static void attend(struct qp_engine *e, struct qp_block *b, struct group *g, str
     int64_t N = b->qkv.N, q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim, at = 0, out = 0;
     for (int i = 0; i < g->n; i++) {
         struct piece *p = &g->p[i];
+        struct qp_attn_shape shape = qp_attn_shape_of(c, layer, p->seq->capacity);
         float *qkv = act->qkv + at * N;
         int64_t from = wanted_only ? p->want_from : 0;
-        p->seq->attn.store(&e->ex, p->seq->kv[layer], &p->seq->shape, qkv + q, N, qkv + q + kv, N, p->pos0, p->n);
+        p->seq->attn.store(&e->ex, p->seq->kv[layer], &shape, qkv + q, N, qkv + q + kv, N, p->pos0, p->n);
         if (p->n > from)
-            p->seq->attn.run(&e->ex, act->a + out * q, q, qkv + from * N, N, p->seq->kv[layer], &p->seq->shape, p->pos0 + from, p->n - from);
+            p->seq->attn.run(&e->ex, act->a + out * q, q, qkv + from * N, N, p->seq->kv[layer], &shape, p->pos0 + from, p->n - from);
         at += p->n;
         out += p->n - from;
     }
@@ -288,19 +285,25 @@ static void run_layer(struct qp_engine *e, struct group *g, struct act *act, int
     const struct qp_model_config *c = &e->config;
     bool last = layer == c->n_layers - 1;
     int64_t T = g->tokens, D = c->d_model;
-    float eps = (float)c->norm_eps;
-    e->ops->rms_norm(&e->ex, act->h, act->x, b->norm1, T, D, eps);
+    qp_norm_run(&b->norm1, c, e->ops, &e->ex, act->h, act->x, T, D);
     qp_packed_run(&b->qkv, b->lin, e->ops, &e->ex, act->qkv, act->h, D, T, false);
     qp_block_rotate(b, act->qkv, act->cs, T);
     attend(e, b, g, act, layer, last);
     if (last && !(T = gather_wanted(g, act->x, D)))
         return;
-    qp_packed_run(&b->o, b->lin, e->ops, &e->ex, act->x, act->a, b->o.K, T, true);
-    e->ops->rms_norm(&e->ex, act->h, act->x, b->norm2, T, D, eps);
+    if (c->parallel_residual)
+        qp_norm_run(&b->norm2, c, e->ops, &e->ex, act->h, act->x, T, D);
+    if (b->post_attn.w)
+        for (int64_t t = 0; t < T; t += MLP_ROWS)
+            qp_block_add(b, &b->o, &b->post_attn, act->x + t * D, act->a + t * b->o.K, T - t < MLP_ROWS ? T - t : MLP_ROWS, act->y);
+    else
+        qp_block_add(b, &b->o, &b->post_attn, act->x, act->a, T, NULL);
+    if (!c->parallel_residual)
+        qp_norm_run(&b->norm2, c, e->ops, &e->ex, act->h, act->x, T, D);
     for (int64_t t = 0; t < T; t += MLP_ROWS) {
         int64_t n = T - t < MLP_ROWS ? T - t : MLP_ROWS;
-        qp_block_mlp_rows(b, act->h + t * D, n, act->gu, act->m);
-        qp_packed_run(&b->down, b->lin, e->ops, &e->ex, act->x + t * D, act->m, b->down.K, n, true);
+        qp_mlp_rows(b, &b->mlp, act->h + t * D, n, act->gu, act->m);
+        qp_block_add(b, &b->mlp.down, &b->post_mlp, act->x + t * D, act->m, n, act->y);
     }
 }
 
@@ -314,7 +317,7 @@ static int run_group(struct qp_engine *e, struct group *g, float **hidden, struc
     for (int64_t l = 0; l < e->config.n_layers; l++)
         run_layer(e, g, &act, l);
     if (g->wanted) {
-        e->ops->rms_norm(&e->ex, *hidden, act.x, e->final_norm, g->wanted, e->config.d_model, (float)e->config.norm_eps);
+        qp_norm_run(&e->final_norm, &e->config, e->ops, &e->ex, *hidden, act.x, g->wanted, e->config.d_model);
         *hidden += g->wanted * e->config.d_model;
     }
     for (int i = 0; i < g->n; i++)

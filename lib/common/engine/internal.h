@@ -45,6 +45,21 @@ void qp_rope_init(struct qp_rope *r, const struct qp_model_config *c);
 int qp_rope_reserve(struct qp_rope *r, int64_t positions, struct qp_err *err) QP_MUST_USE;
 void qp_rope_release(struct qp_rope *r);
 
+struct qp_norm {
+    float *w, *b; /* NULL: the model has none */
+};
+/* Loads a norm of that role if the model has it; Gemma's 1 + w is added up here. */
+int qp_norm_load(struct qp_norm *n, const struct qp_model *m, int64_t layer, enum qp_role role, int64_t width, struct qp_err *err) QP_MUST_USE;
+void qp_norm_release(struct qp_norm *n);
+void qp_norm_run(const struct qp_norm *n, const struct qp_model_config *c, const struct qp_ops *ops, struct qp_exec *ex, float *y, const float *x, int64_t T,
+                 int64_t width);
+
+/* A feed-forward network: the block's own, an expert or the shared expert. */
+struct qp_mlp {
+    struct qp_packed in, down; /* in: gate over up, or up alone */
+    int64_t F;
+};
+
 struct qp_block {
     const struct qp_ops *ops;
     struct qp_exec *ex;
@@ -52,8 +67,11 @@ struct qp_block {
     struct qp_attn_ops attn;
     struct qp_model_config config;
     int64_t layer;
-    struct qp_packed qkv, o, gate_up, down;
-    float *norm1, *norm2, *q_norm, *k_norm;
+    const struct qp_linear *linears; /* of this block, borrowed from the model */
+    int n_linears;
+    struct qp_packed qkv, o;
+    struct qp_mlp mlp;
+    struct qp_norm norm1, norm2, post_attn, post_mlp, q_norm, k_norm;
     /* the quantizers' steps keep these between calls */
     struct qp_rope rope;
     float *buf;
@@ -62,11 +80,17 @@ struct qp_block {
     int64_t kv_len;
 };
 
-struct qp_attn_shape qp_attn_shape_of(const struct qp_model_config *c, int64_t capacity);
+struct qp_attn_shape qp_attn_shape_of(const struct qp_model_config *c, int64_t layer, int64_t capacity);
 /* qkv [T, N] of one stretch: q and k normalized per head (Qwen3) and rotated. cs [T, hd/2, 2]. */
 void qp_block_rotate(const struct qp_block *b, float *qkv, const float *cs, int64_t T);
-/* gu [T, 2F] is scratch; x += down(silu(gate) * up) for the T rows h. m [T, F] scratch. */
-void qp_block_mlp_rows(const struct qp_block *b, const float *h, int64_t T, float *gu, float *m);
+/* m [T, F] = what down reads; gu [T, in.N] is scratch. */
+void qp_mlp_rows(const struct qp_block *b, const struct qp_mlp *mlp, const float *h, int64_t T, float *gu, float *m);
+/* x [T, D] += norm(in · Wᵀ); y [T, D] is scratch, needed where norm has weights. */
+void qp_block_add(const struct qp_block *b, const struct qp_packed *p, const struct qp_norm *norm, float *x, const float *in, int64_t T, float *y);
+int qp_block_reserve(struct qp_block *b, size_t floats, struct qp_err *err) QP_MUST_USE;
+int qp_block_check(const struct qp_block *b, struct qp_err *err) QP_MUST_USE;
+/* x [n, D] = embeddings of ids from position pos0 on. */
+int qp_embed_at(const struct qp_model *m, const int32_t *ids, int64_t n, int64_t pos0, float *x, struct qp_err *err) QP_MUST_USE;
 bool qp_all_finite(const float *x, int64_t n);
 
 #endif

@@ -2,11 +2,51 @@
 
 #include <string.h>
 
+#define LINEAR QP_PART_LINEAR
+#define BIAS QP_PART_BIAS
+
+/* Attention and norms as in Llama; what follows differs by family. */
+#define LLAMA_ATTENTION                                                                                                                     \
+    {"input_layernorm.weight", "attn_norm.weight", QP_ROLE_NORM1, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},                         \
+    {"self_attn.q_proj.weight", "attn_q.weight", QP_ROLE_Q, QP_DIM_Q, QP_DIM_D, QP_NEED_ALWAYS, LINEAR, QP_DIM_Q},                          \
+    {"self_attn.k_proj.weight", "attn_k.weight", QP_ROLE_K, QP_DIM_KV, QP_DIM_D, QP_NEED_ALWAYS, LINEAR, QP_DIM_KV},                        \
+    {"self_attn.v_proj.weight", "attn_v.weight", QP_ROLE_V, QP_DIM_KV, QP_DIM_D, QP_NEED_ALWAYS, LINEAR, QP_DIM_1},                         \
+    {"self_attn.o_proj.weight", "attn_output.weight", QP_ROLE_O, QP_DIM_D, QP_DIM_Q, QP_NEED_ALWAYS, LINEAR, QP_DIM_1},                     \
+    {"self_attn.q_proj.bias", "attn_q.bias", QP_ROLE_Q, QP_DIM_1, QP_DIM_Q, QP_NEED_QKV_BIAS, BIAS, QP_DIM_Q},                              \
+    {"self_attn.k_proj.bias", "attn_k.bias", QP_ROLE_K, QP_DIM_1, QP_DIM_KV, QP_NEED_QKV_BIAS, BIAS, QP_DIM_KV},                            \
+    {"self_attn.v_proj.bias", "attn_v.bias", QP_ROLE_V, QP_DIM_1, QP_DIM_KV, QP_NEED_QKV_BIAS, BIAS, QP_DIM_1},                             \
+    {"self_attn.o_proj.bias", "attn_output.bias", QP_ROLE_O, QP_DIM_1, QP_DIM_D, QP_NEED_O_BIAS, BIAS, QP_DIM_1},                           \
+    {"self_attn.q_norm.weight", "attn_q_norm.weight", QP_ROLE_Q_NORM, QP_DIM_1, QP_DIM_HD, QP_NEED_QK_NORM, 0, QP_DIM_1},                   \
+    {"self_attn.k_norm.weight", "attn_k_norm.weight", QP_ROLE_K_NORM, QP_DIM_1, QP_DIM_HD, QP_NEED_QK_NORM, 0, QP_DIM_1}
+#define LLAMA_NORM2 {"post_attention_layernorm.weight", "ffn_norm.weight", QP_ROLE_NORM2, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1}
+#define LLAMA_MLP(need)                                                                                                     \
+    {"mlp.gate_proj.weight", "ffn_gate.weight", QP_ROLE_GATE, QP_DIM_F, QP_DIM_D, need, LINEAR, QP_DIM_1},                  \
+    {"mlp.up_proj.weight", "ffn_up.weight", QP_ROLE_UP, QP_DIM_F, QP_DIM_D, need, LINEAR, QP_DIM_1},                        \
+    {"mlp.down_proj.weight", "ffn_down.weight", QP_ROLE_DOWN, QP_DIM_D, QP_DIM_F, need, LINEAR, QP_DIM_1}
+
+static const struct qp_part llama_layer[] = {
+    LLAMA_ATTENTION,
+    LLAMA_NORM2,
+    LLAMA_MLP(QP_NEED_ALWAYS),
+    {"mlp.gate_proj.bias", "ffn_gate.bias", QP_ROLE_GATE, QP_DIM_1, QP_DIM_F, QP_NEED_MLP_BIAS, BIAS, QP_DIM_1},
+    {"mlp.up_proj.bias", "ffn_up.bias", QP_ROLE_UP, QP_DIM_1, QP_DIM_F, QP_NEED_MLP_BIAS, BIAS, QP_DIM_1},
+    {"mlp.down_proj.bias", "ffn_down.bias", QP_ROLE_DOWN, QP_DIM_1, QP_DIM_D, QP_NEED_MLP_BIAS, BIAS, QP_DIM_1},
+    {0},
+};
+
+static const struct qp_part llama_model[] = {
+    {"model.embed_tokens.weight", "token_embd.weight", QP_ROLE_EMBED, QP_DIM_V, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"model.norm.weight", "output_norm.weight", QP_ROLE_FINAL_NORM, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"lm_head.weight", "output.weight", QP_ROLE_HEAD, QP_DIM_V, QP_DIM_D, QP_NEED_UNTIED, 0, QP_DIM_1},
+    {0},
+};
+
 static const struct qp_arch archs[] = {
-    {"llama", "llama", false, false, true},     /* Llama 1 to 3.x, SmolLM, SmolLM2, TinyLlama */
-    {"mistral", "mistral", false, false, true}, /* as GGUF: "llama" */
-    {"qwen2", "qwen2", true, false, false},
-    {"qwen3", "qwen3", false, true, false},
+    /* Llama 1 to 3.x, SmolLM, SmolLM2, TinyLlama */
+    {"llama", "llama", "LlamaForCausalLM", "model.layers", llama_layer, llama_model, QP_NORM_RMS, QP_ACT_SILU, false, false, true, false},
+    {"mistral", "mistral", "MistralForCausalLM", "model.layers", llama_layer, llama_model, QP_NORM_RMS, QP_ACT_SILU, false, false, true, false}, /* as GGUF: "llama" */
+    {"qwen2", "qwen2", "Qwen2ForCausalLM", "model.layers", llama_layer, llama_model, QP_NORM_RMS, QP_ACT_SILU, true, false, false, false},
+    {"qwen3", "qwen3", "Qwen3ForCausalLM", "model.layers", llama_layer, llama_model, QP_NORM_RMS, QP_ACT_SILU, false, true, false, false},
 };
 
 const struct qp_arch *qp_arch_by_hf(const char *model_type)
@@ -17,10 +57,10 @@ const struct qp_arch *qp_arch_by_hf(const char *model_type)
     return NULL;
 }
 
-const struct qp_arch *qp_arch_by_gguf(const char *architecture)
+const struct qp_arch *qp_arch_by_gguf(const char *architecture, bool experts)
 {
     for (size_t i = 0; i < sizeof archs / sizeof *archs; i++)
-        if (!strcmp(archs[i].gguf, architecture))
+        if (!strcmp(archs[i].gguf, architecture) && archs[i].experts == experts)
             return &archs[i];
     return NULL;
 }
@@ -35,51 +75,32 @@ int64_t qp_dim(const struct qp_model_config *c, enum qp_dim d)
     switch (d) {
     case QP_DIM_D: return c->d_model;
     case QP_DIM_F: return c->d_ff;
+    case QP_DIM_2F: return 2 * c->d_ff;
     case QP_DIM_V: return c->vocab_size;
     case QP_DIM_Q: return c->n_heads * c->head_dim;
     case QP_DIM_KV: return c->n_kv_heads * c->head_dim;
+    case QP_DIM_QKV: return (c->n_heads + 2 * c->n_kv_heads) * c->head_dim;
     case QP_DIM_HD: return c->head_dim;
+    case QP_DIM_P: return c->max_positions;
+    case QP_DIM_E: return c->n_experts;
+    case QP_DIM_FE: return c->d_ff_expert;
+    case QP_DIM_FS: return c->d_ff_shared;
     default: return 1;
     }
 }
 
-const struct qp_part qp_layer_parts[] = {
-    {"input_layernorm.weight", "attn_norm.weight", QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, false, QP_DIM_1},
-    {"self_attn.q_proj.weight", "attn_q.weight", QP_DIM_Q, QP_DIM_D, QP_NEED_ALWAYS, true, QP_DIM_Q},
-    {"self_attn.k_proj.weight", "attn_k.weight", QP_DIM_KV, QP_DIM_D, QP_NEED_ALWAYS, true, QP_DIM_KV},
-    {"self_attn.v_proj.weight", "attn_v.weight", QP_DIM_KV, QP_DIM_D, QP_NEED_ALWAYS, true, QP_DIM_1},
-    {"self_attn.o_proj.weight", "attn_output.weight", QP_DIM_D, QP_DIM_Q, QP_NEED_ALWAYS, true, QP_DIM_1},
-    {"self_attn.q_proj.bias", "attn_q.bias", QP_DIM_1, QP_DIM_Q, QP_NEED_QKV_BIAS, false, QP_DIM_Q},
-    {"self_attn.k_proj.bias", "attn_k.bias", QP_DIM_1, QP_DIM_KV, QP_NEED_QKV_BIAS, false, QP_DIM_KV},
-    {"self_attn.v_proj.bias", "attn_v.bias", QP_DIM_1, QP_DIM_KV, QP_NEED_QKV_BIAS, false, QP_DIM_1},
-    {"self_attn.o_proj.bias", "attn_output.bias", QP_DIM_1, QP_DIM_D, QP_NEED_O_BIAS, false, QP_DIM_1},
-    {"self_attn.q_norm.weight", "attn_q_norm.weight", QP_DIM_1, QP_DIM_HD, QP_NEED_QK_NORM, false, QP_DIM_1},
-    {"self_attn.k_norm.weight", "attn_k_norm.weight", QP_DIM_1, QP_DIM_HD, QP_NEED_QK_NORM, false, QP_DIM_1},
-    {"post_attention_layernorm.weight", "ffn_norm.weight", QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, false, QP_DIM_1},
-    {"mlp.gate_proj.weight", "ffn_gate.weight", QP_DIM_F, QP_DIM_D, QP_NEED_ALWAYS, true, QP_DIM_1},
-    {"mlp.up_proj.weight", "ffn_up.weight", QP_DIM_F, QP_DIM_D, QP_NEED_ALWAYS, true, QP_DIM_1},
-    {"mlp.down_proj.weight", "ffn_down.weight", QP_DIM_D, QP_DIM_F, QP_NEED_ALWAYS, true, QP_DIM_1},
-    {"mlp.gate_proj.bias", "ffn_gate.bias", QP_DIM_1, QP_DIM_F, QP_NEED_MLP_BIAS, false, QP_DIM_1},
-    {"mlp.up_proj.bias", "ffn_up.bias", QP_DIM_1, QP_DIM_F, QP_NEED_MLP_BIAS, false, QP_DIM_1},
-    {"mlp.down_proj.bias", "ffn_down.bias", QP_DIM_1, QP_DIM_D, QP_NEED_MLP_BIAS, false, QP_DIM_1},
-    {0},
-};
-
-const struct qp_part qp_model_parts[] = {
-    {"model.embed_tokens.weight", "token_embd.weight", QP_DIM_V, QP_DIM_D, QP_NEED_ALWAYS, false, QP_DIM_1},
-    {"model.norm.weight", "output_norm.weight", QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, false, QP_DIM_1},
-    {"lm_head.weight", "output.weight", QP_DIM_V, QP_DIM_D, QP_NEED_UNTIED, false, QP_DIM_1},
-    {0},
-};
-
-bool qp_part_needed(const struct qp_part *p, const struct qp_model_config *c)
+bool qp_part_needed(const struct qp_part *p, const struct qp_model_config *c, int64_t layer)
 {
+    bool experts = qp_config_has_experts(c, layer);
     switch (p->need) {
     case QP_NEED_QKV_BIAS: return c->qkv_bias;
     case QP_NEED_O_BIAS: return c->o_bias;
     case QP_NEED_MLP_BIAS: return c->mlp_bias;
     case QP_NEED_QK_NORM: return c->qk_norm;
     case QP_NEED_UNTIED: return !c->tied_embeddings;
+    case QP_NEED_DENSE: return !experts;
+    case QP_NEED_EXPERTS: return experts;
+    case QP_NEED_SHARED: return experts && c->d_ff_shared > 0;
     default: return true;
     }
 }

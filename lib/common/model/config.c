@@ -17,7 +17,7 @@ static int check_size(const char *path, const char *what, int64_t v, int64_t max
 
 static int check_config(struct qp_model_config *c, const char *path, struct qp_err *err)
 {
-    if (check_size(path, "number of layers", c->n_layers, 4096, err) || check_size(path, "model width", c->d_model, 1 << 20, err) ||
+    if (check_size(path, "number of layers", c->n_layers, QP_MAX_LAYERS, err) || check_size(path, "model width", c->d_model, 1 << 20, err) ||
         check_size(path, "feed-forward width", c->d_ff, 1 << 22, err) || check_size(path, "number of attention heads", c->n_heads, 65536, err) ||
         check_size(path, "number of key-value heads", c->n_kv_heads, 65536, err) || check_size(path, "vocabulary size", c->vocab_size, 1 << 26, err) ||
         check_size(path, "context length", c->max_positions, (int64_t)1 << 31, err))
@@ -139,7 +139,16 @@ static int64_t token_id(json_t *root, const char *key)
     return json_is_integer(v) && json_integer_value(v) >= 0 ? json_integer_value(v) : -1;
 }
 
-int qp_config_from_json(struct qp_model_config *c, struct qp_quant_config *q, const char *path, struct qp_err *err)
+static void set_family(struct qp_model_config *c, const struct qp_arch *a)
+{
+    snprintf(c->arch, sizeof c->arch, "%s", a->hf);
+    c->norm = a->norm;
+    c->activation = a->activation;
+    c->gated = true;
+    c->qk_norm = a->qk_norm;
+}
+
+int qp_config_from_json(struct qp_model_config *c, struct qp_quant_config *q, const struct qp_arch **found, const char *path, struct qp_err *err)
 {
     *c = (struct qp_model_config){0};
     json_error_t je;
@@ -151,13 +160,14 @@ int qp_config_from_json(struct qp_model_config *c, struct qp_quant_config *q, co
     const char *type = json_string_value(json_object_get(root, "model_type"));
     const struct qp_arch *arch = type ? qp_arch_by_hf(type) : NULL;
     int r = 0;
+    *found = arch;
     if (!arch)
         r = qp_err_set(err, QP_E_INPUT, "'%s': model_type '%s' is not supported; supported: %s", path, type ? type : "(missing)", qp_arch_list());
     r = r ? r : read_sizes(c, root, path, err);
     r = r ? r : read_rope(c, root, path, err);
     r = r ? r : read_quant(q, root, path, err);
     if (!r) {
-        snprintf(c->arch, sizeof c->arch, "%s", arch->hf);
+        set_family(c, arch);
         if (!get_bool(root, "use_sliding_window", strcmp(arch->hf, "mistral") == 0) || c->sliding_window < 0)
             c->sliding_window = 0;
         c->norm_eps = get_num(root, "rms_norm_eps", 1e-6);
@@ -165,7 +175,6 @@ int qp_config_from_json(struct qp_model_config *c, struct qp_quant_config *q, co
         c->qkv_bias = arch->qkv_bias || get_bool(root, "attention_bias", false);
         c->o_bias = !arch->qkv_bias && get_bool(root, "attention_bias", false);
         c->mlp_bias = get_bool(root, "mlp_bias", false);
-        c->qk_norm = arch->qk_norm;
         c->bos = token_id(root, "bos_token_id");
         c->eos = token_id(root, "eos_token_id");
         r = check_config(c, path, err);
@@ -239,11 +248,11 @@ int qp_config_from_gguf(struct qp_model_config *c, const struct qp_arch **arch, 
     int found = qp_gguf_str(g, "general.architecture", &name, err);
     if (found < 0)
         return found;
-    *arch = name ? qp_arch_by_gguf(name) : NULL;
+    *arch = name ? qp_arch_by_gguf(name, false) : NULL;
     if (!*arch)
         return qp_err_set(err, QP_E_INPUT, "'%s': architecture '%s' is not supported; supported: %s", path, name ? name : "(missing)", qp_arch_list());
     struct gguf_reader m = {g, path, name, err, 0};
-    snprintf(c->arch, sizeof c->arch, "%s", (*arch)->hf);
+    set_family(c, *arch);
     c->n_layers = meta_int(&m, "block_count", INT64_MIN);
     c->d_model = meta_int(&m, "embedding_length", INT64_MIN);
     c->d_ff = meta_int(&m, "feed_forward_length", INT64_MIN);
@@ -261,7 +270,6 @@ int qp_config_from_gguf(struct qp_model_config *c, const struct qp_arch **arch, 
     c->qkv_bias = qp_gguf_find(g, "blk.0.attn_q.bias") != NULL;
     c->o_bias = qp_gguf_find(g, "blk.0.attn_output.bias") != NULL;
     c->mlp_bias = qp_gguf_find(g, "blk.0.ffn_up.bias") != NULL;
-    c->qk_norm = (*arch)->qk_norm;
     c->bos = c->eos = -1;
     c->rope_theta = 1; /* read below, once head_dim is known to be sane */
     int r = m.r ? m.r : check_config(c, path, err);

@@ -11,8 +11,8 @@ struct qp_quant_config {
     int64_t bits, group_size;
 };
 
-int qp_config_from_json(struct qp_model_config *c, struct qp_quant_config *q, const char *path, struct qp_err *err) QP_MUST_USE;
-/* *arch: the table's row, which knows about rotated rows. */
+/* *arch: the table's row. */
+int qp_config_from_json(struct qp_model_config *c, struct qp_quant_config *q, const struct qp_arch **arch, const char *path, struct qp_err *err) QP_MUST_USE;
 int qp_config_from_gguf(struct qp_model_config *c, const struct qp_arch **arch, const struct qp_gguf *g, const char *path, struct qp_err *err) QP_MUST_USE;
 
 #endif

@@ -24,6 +24,9 @@ struct qp_weight_impl {
     struct qp_weight pub;
     struct qp_tensor tensor;      /* dense */
     int64_t rotated_head_dim;     /* GGUF rows in pairs, this many to a head; 0: none */
+    int64_t parted_head_dim;      /* GGUF rows by (part, head, i) where Hugging Face has (head, part, i), this many to a head; 0: none */
+    bool turned;                  /* the file holds [cols, rows] */
+    bool minus_one;               /* GGUF's norm weights are 1 + w */
     struct qp_gptq_store *gptq;   /* owned */
     void *owned;                  /* dense data of an overlay */
     bool linear;                  /* a block's linear layer */
@@ -41,7 +44,15 @@ struct qp_model {
     size_t n_weights;
     char **names; /* owned canonical names */
     size_t n_names;
+    const struct qp_arch *arch;
+    struct qp_linear *linears; /* in the order of the forward pass; borrowed names */
+    size_t *first_linear;      /* [n_layers + 1] */
 };
+
+/* Canonical name of a part: layer and expert where it has them. */
+void qp_part_name(char out[256], const struct qp_arch *a, const struct qp_part *p, int64_t layer, int64_t expert);
+/* Fills m->linears from the weights, which are sorted and complete. */
+int qp_model_list_linears(struct qp_model *m, struct qp_err *err) QP_MUST_USE;
 
 /* Fills store from t, checked; copy: the arrays are copied, else borrowed. name is used in messages. */
 int qp_gptq_store_new(struct qp_gptq_store **out, const char *name, const struct qp_gptq_tensors *t, bool copy, struct qp_err *err) QP_MUST_USE;
@@ -51,6 +62,9 @@ void qp_gptq_read_codes(const struct qp_weight_impl *w, int64_t row0, int64_t n,
 void qp_gptq_read_rows(const struct qp_weight_impl *w, int64_t row0, int64_t n, float *dst);
 /* Bits stored for the layer: codes, scales, zeros. */
 int64_t qp_gptq_bits(const struct qp_weight_impl *w);
+
+/* Rows of a dense weight in the canonical order, whatever the file's. */
+int qp_dense_read_rows(const struct qp_weight_impl *w, int64_t row0, int64_t n, float *dst, struct qp_err *err) QP_MUST_USE;
 
 struct qp_weight_impl *qp_model_find(const struct qp_model *m, const char *name);
 

@@ -20,36 +20,45 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct qp_weight_impl *)a)->pub.name, ((const struct qp_weight_impl *)b)->pub.name);
 }
 
-static const char *own_name(struct qp_model *m, const char *prefix, int64_t layer, const char *name, struct qp_err *err)
-{
-    char full[256];
-    if (layer >= 0)
-        snprintf(full, sizeof full, "%s.%" PRId64 ".%s", prefix, layer, name);
-    else
-        snprintf(full, sizeof full, "%s", name);
-    char *s = qp_strdup(full, err);
-    if (s)
-        m->names[m->n_names++] = s;
-    return s;
-}
-
 /* ---- building the list of weights ---- */
 
-static int set_dense(struct qp_model *m, struct qp_weight_impl *w, const struct qp_part *p, const struct qp_tensor *t, struct qp_err *err)
+/* Shape of the whole tensor that a part is stored in; returns the number of dimensions. */
+static int stored_shape(const struct qp_model *m, const struct qp_part *p, int64_t shape[3])
 {
     int64_t rows = qp_dim(&m->config, p->rows), cols = qp_dim(&m->config, p->cols);
-    bool vector = p->rows == QP_DIM_1;
-    if (t->ndim != (vector ? 1 : 2) || (vector ? t->shape[0] != cols : t->shape[0] != rows || t->shape[1] != cols)) {
-        char found[96] = "";
+    if (p->rows == QP_DIM_1 && p->role != QP_ROLE_SHARED_ROUTER)
+        return shape[0] = cols, 1;
+    if (m->gguf && p->role == QP_ROLE_SHARED_ROUTER)
+        return shape[0] = cols, 1;
+    if (m->gguf && (p->flags & QP_PART_EXPERT))
+        return shape[0] = m->config.n_experts, shape[1] = rows, shape[2] = cols, 3;
+    bool turned = m->st && (p->flags & QP_PART_TRANSPOSED);
+    return shape[0] = turned ? cols : rows, shape[1] = turned ? rows : cols, 2;
+}
+
+static int set_dense(struct qp_model *m, struct qp_weight_impl *w, const struct qp_part *p, int64_t expert, const struct qp_tensor *t, struct qp_err *err)
+{
+    int64_t shape[3];
+    int ndim = stored_shape(m, p, shape);
+    if (t->ndim != ndim || memcmp(t->shape, shape, (size_t)ndim * sizeof *shape)) {
+        char found[96] = "", expected[96] = "";
         for (int i = 0; i < t->ndim; i++)
             snprintf(found + strlen(found), sizeof found - strlen(found), "%s%" PRId64, i ? " x " : "", t->shape[i]);
-        return qp_err_set(err, QP_E_INPUT, "'%s': tensor '%s' is %s, the configuration says %" PRId64 " x %" PRId64, m->path, t->name, found, rows, cols);
+        for (int i = 0; i < ndim; i++)
+            snprintf(expected + strlen(expected), sizeof expected - strlen(expected), "%s%" PRId64, i ? " x " : "", shape[i]);
+        return qp_err_set(err, QP_E_INPUT, "'%s': tensor '%s' is %s, the configuration says %s", m->path, t->name, found, expected);
     }
     if (!qp_decodes(t->dtype))
         return qp_err_set(err, QP_E_INPUT, "'%s': tensor '%s' has dtype %s, which is not supported for weights", m->path, t->name, qp_dtype_info[t->dtype].name);
     w->tensor = *t;
-    w->pub = (struct qp_weight){.name = w->pub.name, .rows = rows, .cols = cols, .storage = QP_STORE_DENSE};
-    w->linear = p->linear;
+    if (ndim == 3) { /* one expert of the tensor that holds all */
+        w->tensor.bytes = t->bytes / (size_t)shape[0];
+        w->tensor.data = (const uint8_t *)t->data + (size_t)expert * w->tensor.bytes;
+    }
+    w->pub = (struct qp_weight){.name = w->pub.name, .rows = qp_dim(&m->config, p->rows), .cols = qp_dim(&m->config, p->cols), .storage = QP_STORE_DENSE,
+                                .transposed = p->flags & QP_PART_TRANSPOSED};
+    w->turned = m->st && w->pub.transposed;
+    w->linear = p->flags & QP_PART_LINEAR;
     return 0;
 }
 
@@ -101,7 +110,7 @@ static int set_gptq(struct qp_model *m, struct qp_weight_impl *w, const struct q
                           rows, cols, bits);
     struct qp_gptq_tensors t = {.rows = rows, .cols = cols, .bits = (int)bits, .group_size = m->quant.group_size, .zero_minus_one = really_minus_one(m, qz),
                                 .qweight = qw->data, .qzeros = qz->data, .g_idx = gi->data, .scales = sc->data, .n_groups = groups};
-    w->pub = (struct qp_weight){.name = w->pub.name, .rows = rows, .cols = cols, .storage = QP_STORE_GPTQ};
+    w->pub = (struct qp_weight){.name = w->pub.name, .rows = rows, .cols = cols, .storage = QP_STORE_GPTQ, .transposed = p->flags & QP_PART_TRANSPOSED};
     w->linear = true;
     return qp_gptq_store_new(&w->gptq, w->pub.name, &t, false, err);
 }
@@ -118,52 +127,84 @@ static const struct qp_tensor *find_tensor(const struct qp_model *m, const struc
     return qp_gguf_find(m->gguf, name);
 }
 
-static int add_weight(struct qp_model *m, const struct qp_part *p, int64_t layer, bool rotated, struct qp_err *err)
+static void set_order(struct qp_model *m, struct qp_weight_impl *w, const struct qp_part *p)
 {
-    if (!qp_part_needed(p, &m->config))
+    if (!m->gguf)
+        return;
+    if (m->arch->gguf_rotated && p->rotated != QP_DIM_1)
+        w->rotated_head_dim = m->config.head_dim;
+    if (p->flags & QP_PART_BY_HEAD)
+        w->parted_head_dim = m->config.head_dim;
+    w->minus_one = m->config.norm == QP_NORM_RMS_PLUS_ONE && (p->role == QP_ROLE_FINAL_NORM || (p->role >= QP_ROLE_NORM1 && p->role <= QP_ROLE_K_NORM));
+}
+
+static int add_weight(struct qp_model *m, const struct qp_part *p, int64_t layer, int64_t expert, struct qp_err *err)
+{
+    char full[256];
+    if (!qp_part_needed(p, &m->config, layer))
         return 0;
-    const char *name = own_name(m, "model.layers", layer, p->hf, err);
+    qp_part_name(full, m->arch, p, layer, expert);
+    char *name = qp_strdup(full, err);
     if (!name)
         return QP_E_RESOURCE;
+    m->names[m->n_names++] = name;
     struct qp_weight_impl *w = &m->weights[m->n_weights];
     *w = (struct qp_weight_impl){.pub.name = name};
     const struct qp_tensor *t = find_tensor(m, p, layer, name);
     int r;
     if (t)
-        r = set_dense(m, w, p, t, err);
-    else if (m->st && m->quant.present && p->linear)
+        r = set_dense(m, w, p, expert, t, err);
+    else if (m->st && m->quant.present && (p->flags & QP_PART_LINEAR))
         r = set_gptq(m, w, p, err);
     else
         r = qp_err_set(err, QP_E_INPUT, "'%s': tensor '%s' is missing", m->path, name);
-    if (!r && rotated && p->rotated != QP_DIM_1)
-        w->rotated_head_dim = m->config.head_dim;
+    if (!r)
+        set_order(m, w, p);
     m->n_weights += !r;
     return r;
 }
 
-static int add_weights(struct qp_model *m, bool rotated, struct qp_err *err)
+static int add_layer(struct qp_model *m, int64_t layer, struct qp_err *err)
 {
-    size_t layer_parts = 0, model_parts = 0;
-    while (qp_layer_parts[layer_parts].hf)
-        layer_parts++;
-    while (qp_model_parts[model_parts].hf)
-        model_parts++;
-    size_t n = model_parts + (size_t)m->config.n_layers * layer_parts;
+    int r = 0;
+    for (const struct qp_part *p = m->arch->layer_parts; p->hf && !r; p++) {
+        int64_t experts = p->flags & QP_PART_EXPERT ? m->config.n_experts : 0;
+        if (!experts)
+            r = add_weight(m, p, layer, -1, err);
+        for (int64_t e = 0; e < experts && !r; e++)
+            r = add_weight(m, p, layer, e, err);
+    }
+    return r;
+}
+
+/* Room for all weights; the counts are bounded by check_config. */
+static size_t count_weights(const struct qp_model *m)
+{
+    size_t in_layer = 0, n = 0;
+    for (const struct qp_part *p = m->arch->layer_parts; p->hf; p++)
+        in_layer += p->flags & QP_PART_EXPERT ? (size_t)m->config.n_experts : 1;
+    while (m->arch->model_parts[n].hf)
+        n++;
+    return n + (size_t)m->config.n_layers * in_layer;
+}
+
+static int add_weights(struct qp_model *m, struct qp_err *err)
+{
+    size_t n = count_weights(m);
     m->weights = qp_alloc_n(n, sizeof *m->weights, "weights", err);
     m->names = qp_alloc_n(n, sizeof *m->names, "weights", err);
     if (!m->weights || !m->names)
         return QP_E_RESOURCE;
-    for (const struct qp_part *p = qp_model_parts; p->hf; p++)
-        if (add_weight(m, p, -1, false, err))
+    for (const struct qp_part *p = m->arch->model_parts; p->hf; p++)
+        if (add_weight(m, p, -1, -1, err))
             return err->code;
     for (int64_t l = 0; l < m->config.n_layers; l++)
-        for (const struct qp_part *p = qp_layer_parts; p->hf; p++)
-            if (add_weight(m, p, l, rotated, err))
-                return err->code;
+        if (add_layer(m, l, err))
+            return err->code;
     qsort(m->weights, m->n_weights, sizeof *m->weights, by_name);
     for (size_t i = 0; i < m->n_weights; i++)
         m->weights[i].pub.impl = &m->weights[i];
-    return 0;
+    return qp_model_list_linears(m, err);
 }
 
 /* ---- opening ---- */
@@ -175,17 +216,18 @@ static int open_directory(struct qp_model *m, struct qp_err *err)
     struct stat st;
     int r = config && one && index ? 0 : QP_E_RESOURCE;
     if (!r)
-        r = qp_config_from_json(&m->config, &m->quant, config, err);
+        r = qp_config_from_json(&m->config, &m->quant, &m->arch, config, err);
     if (!r && stat(index, &st) == 0)
         r = qp_safetensors_open(&m->st, index, err);
     else if (!r && stat(one, &st) == 0)
         r = qp_safetensors_open(&m->st, one, err);
     else if (!r)
         r = qp_err_set(err, QP_E_INPUT, "'%s' holds no weights: expected model.safetensors or model.safetensors.index.json", m->path);
-    if (!r && !qp_safetensors_find(m->st, "lm_head.weight"))
-        m->config.tied_embeddings = true;
+    for (const struct qp_part *p = r ? NULL : m->arch->model_parts; p && p->hf; p++)
+        if (p->role == QP_ROLE_HEAD && !qp_safetensors_find(m->st, p->hf))
+            m->config.tied_embeddings = true;
     if (!r)
-        r = add_weights(m, false, err);
+        r = add_weights(m, err);
     qp_free(config);
     qp_free(one);
     qp_free(index);
@@ -194,10 +236,9 @@ static int open_directory(struct qp_model *m, struct qp_err *err)
 
 static int open_gguf(struct qp_model *m, struct qp_err *err)
 {
-    const struct qp_arch *arch;
     int r = qp_gguf_open(&m->gguf, m->path, err);
-    r = r ? r : qp_config_from_gguf(&m->config, &arch, m->gguf, m->path, err);
-    return r ? r : add_weights(m, arch->gguf_rotated, err);
+    r = r ? r : qp_config_from_gguf(&m->config, &m->arch, m->gguf, m->path, err);
+    return r ? r : add_weights(m, err);
 }
 
 int qp_model_open(struct qp_model **out, const char *path, struct qp_err *err)
@@ -245,6 +286,8 @@ void qp_model_free(struct qp_model *m)
         qp_free(m->names[i]);
     qp_free(m->names);
     qp_free(m->weights);
+    qp_free(m->linears);
+    qp_free(m->first_linear);
     qp_safetensors_close(m->st);
     qp_gguf_close(m->gguf);
     qp_free(m->path);
@@ -358,21 +401,7 @@ int qp_weight_read_rows(const struct qp_weight *pub, int64_t row0, int64_t n, fl
         qp_gptq_read_rows(w, row0, n, dst);
         return 0;
     }
-    const struct qp_dtype_info *info = &qp_dtype_info[w->tensor.dtype];
-    size_t row_bytes = (size_t)(pub->cols / info->block_elems * info->block_bytes);
-    const uint8_t *data = w->tensor.data;
-    int64_t hd = w->rotated_head_dim;
-    if (!hd) {
-        qp_decode(w->tensor.dtype, data + (size_t)row0 * row_bytes, n * pub->cols, dst);
-        return 0;
-    }
-    if (pub->rows == 1) /* a bias in pairs is no case that a converter writes */
-        return qp_err_set(err, QP_E_INPUT, "'%s': a rotated bias is not supported", pub->name);
-    for (int64_t r = row0; r < row0 + n; r++) { /* row (head, half, i) lies in the file at (head, i, half) */
-        int64_t in_head = r % hd, source = r - in_head + in_head % (hd / 2) * 2 + in_head / (hd / 2);
-        qp_decode(w->tensor.dtype, data + (size_t)source * row_bytes, pub->cols, dst + (r - row0) * pub->cols);
-    }
-    return 0;
+    return qp_dense_read_rows(w, row0, n, dst, err);
 }
 
 int qp_model_hash(const struct qp_model *m, char out[17], struct qp_err *err)

@@ -1,7 +1,7 @@
 /* Models: configuration and tensors of a Hugging Face directory or a GGUF file, mapped, never copied.
  *
- * Whatever the file, tensors are reached by one set of names, those of Hugging Face's Llama ("model.layers.3.self_attn.q_proj.weight"),
- * in Hugging Face's order of rows (GGUF's rotated q and k rows of the llama architecture are put back while reading), [out, in].
+ * Whatever the file, tensors have the names of the architecture's Hugging Face checkpoints ("model.layers.3.self_attn.q_proj.weight") and its order of
+ * rows (GGUF's rotated q and k rows of the llama architecture are put back while reading), always [out, in]. qp_model_part finds them by what they do.
  * A linear layer may be stored quantized (GPTQ tensors beside its name): qp_model_read_rows decodes any storage to float32.
  * Overlays put an inline quantized model from a stream over its baseline.
  *
@@ -20,22 +20,52 @@
 #include "base/err.h"
 #include "base/tensor.h"
 
-enum qp_rope_scaling { QP_ROPE_NONE, QP_ROPE_LINEAR, QP_ROPE_LLAMA3 };
+enum qp_rope_scaling { QP_ROPE_NONE, QP_ROPE_LINEAR, QP_ROPE_LLAMA3, QP_ROPE_LONG /* Phi-3's: rope_factors and rope_attention_factor */ };
+enum qp_norm_kind { QP_NORM_RMS, QP_NORM_RMS_PLUS_ONE /* Gemma: the weight is 1 + w */, QP_NORM_LAYER /* mean taken off, with a bias */ };
+enum qp_activation { QP_ACT_SILU, QP_ACT_GELU_TANH, QP_ACT_GELU_ERF };
+
+#define QP_MAX_LAYERS 4096
 
 struct qp_model_config {
-    char arch[32];            /* "llama", "mistral", "qwen2", "qwen3": a row of the architecture table (model/arch.h) */
+    char arch[32];            /* "llama", "qwen3", "gpt2", ...: a row of the architecture table (model/arch.h) */
     int64_t n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size, max_positions;
     int64_t sliding_window;   /* 0: none */
+    uint8_t global[QP_MAX_LAYERS / 8]; /* bit l: layer l sees all positions in spite of sliding_window */
+    enum qp_norm_kind norm;
+    enum qp_activation activation;
+    bool gated;               /* the MLP is down(act(gate(x)) * up(x)), else down(act(up(x))) */
+    bool parallel_residual;   /* attention and MLP both read the block's input */
+    bool qkv_by_head;         /* rows of the fused q, k, v matrix lie by (head, part, i) */
+    double embed_scale;       /* embeddings are multiplied by it; 0: not */
+    double attention_scale;   /* of q·k; 0: 1 / sqrt(head_dim) */
+    bool learned_positions;   /* a table of max_positions rows is added to the embeddings; no rotation */
+    int64_t rope_dims;        /* leading dimensions of a head that rotate; 0: all */
+    double rope_theta_local;  /* of sliding layers, unscaled; 0: as the others */
+    int64_t n_experts, n_experts_used, d_ff_expert, d_ff_shared; /* d_ff_shared: width of the expert that all tokens pass; 0: none */
+    uint8_t dense[QP_MAX_LAYERS / 8]; /* bit l: layer l has a plain MLP in spite of n_experts */
+    bool norm_topk;           /* the chosen experts' probabilities are scaled to a sum of 1 */
     double rope_theta, norm_eps;
     enum qp_rope_scaling rope_scaling;
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor;
     int64_t rope_original_positions;
-    bool has_rope_factors;    /* GGUF's rope_freqs: frequency i is divided by rope_factors[i] */
+    double rope_attention_factor; /* cosines and sines are multiplied by it; 0: not */
+    bool has_rope_factors;    /* GGUF's rope_freqs, and Phi-3's short factors: frequency i is divided by rope_factors[i] */
     float rope_factors[128];
     bool tied_embeddings;     /* no lm_head.weight of its own */
     bool qkv_bias, o_bias, mlp_bias, qk_norm; /* qk_norm: per-head RMS norm of q and k (Qwen3) */
     bool rope_interleaved;    /* rotates pairs (2i, 2i+1); false: halves (i, i + d/2). Canonical rows make this false for Llama */
     int64_t bos, eos;         /* -1: none */
+};
+/* Tokens that a query of that layer sees, itself included; 0: all before it. */
+int64_t qp_config_window(const struct qp_model_config *c, int64_t layer);
+bool qp_config_has_experts(const struct qp_model_config *c, int64_t layer);
+
+/* What a weight does in the model, whatever its name. An expert's matrices have the roles GATE, UP, DOWN. */
+enum qp_role {
+    QP_ROLE_EMBED, QP_ROLE_POSITIONS, QP_ROLE_FINAL_NORM, QP_ROLE_HEAD, /* the model's own: layer -1 */
+    QP_ROLE_NORM1 /* before attention */, QP_ROLE_POST_ATTENTION_NORM, QP_ROLE_NORM2 /* before the MLP */, QP_ROLE_POST_MLP_NORM, QP_ROLE_Q_NORM, QP_ROLE_K_NORM,
+    QP_ROLE_Q, QP_ROLE_K, QP_ROLE_V, QP_ROLE_QKV /* fused */, QP_ROLE_O, QP_ROLE_ROUTER, QP_ROLE_GATE, QP_ROLE_UP, QP_ROLE_GATE_UP /* fused */, QP_ROLE_DOWN,
+    QP_ROLE_SHARED_ROUTER, QP_ROLE_SHARED_GATE, QP_ROLE_SHARED_UP, QP_ROLE_SHARED_DOWN
 };
 
 /* How a weight is stored. */
@@ -45,7 +75,16 @@ struct qp_weight {            /* a matrix [rows, cols] or a vector (rows = 1) un
     const char *name;
     int64_t rows, cols;
     enum qp_storage storage;
+    bool transposed;          /* Hugging Face's files hold it as [cols, rows] (GPT-2): for writers; rows are read as [rows, cols] */
     const void *impl;         /* model/'s own */
+};
+
+/* A linear layer of a block: what quantizers work on. */
+struct qp_linear {
+    const struct qp_weight *weight;
+    int64_t layer;
+    enum qp_role role;
+    int64_t expert;           /* -1: none */
 };
 
 struct qp_model;
@@ -70,6 +109,15 @@ int qp_model_hash(const struct qp_model *m, char out[17], struct qp_err *err) QP
 /* NULL when the model has no such weight. */
 const struct qp_weight *qp_model_weight(const struct qp_model *m, const char *name);
 const struct qp_weight *qp_model_weightf(const struct qp_model *m, const char *fmt, ...) QP_PRINTF(2, 3);
+/* By role: layer -1 for the model's own, expert -1 where there is none; bias: the bias of that role. NULL when the model has none. */
+const struct qp_weight *qp_model_part(const struct qp_model *m, int64_t layer, enum qp_role role, int64_t expert, bool bias);
+/* All linear layers of the blocks in the order of the forward pass, which is the order in which quantizers go; those of one layer are neighbours. */
+size_t qp_model_n_linears(const struct qp_model *m);
+const struct qp_linear *qp_model_linear(const struct qp_model *m, size_t i);
+/* Index of layer l's first linear; of l = n_layers: how many there are. */
+size_t qp_model_first_linear(const struct qp_model *m, int64_t layer);
+/* NULL: no linear layer of that name. */
+const struct qp_linear *qp_model_linear_by_name(const struct qp_model *m, const char *name);
 size_t qp_model_n_weights(const struct qp_model *m);
 const struct qp_weight *qp_model_weight_at(const struct qp_model *m, size_t i);
 

@@ -13,6 +13,7 @@ int qp_model_overlay(struct qp_model **out, struct qp_model *base, struct qp_err
         return QP_E_RESOURCE;
     m->refs = 1;
     m->config = base->config;
+    m->arch = base->arch;
     m->path = qp_strdup(base->path, err);
     m->weights = qp_alloc_n(base->n_weights + 1, sizeof *m->weights, "weights", err);
     if (!m->path || !m->weights) {
@@ -26,6 +27,10 @@ int qp_model_overlay(struct qp_model **out, struct qp_model *base, struct qp_err
     for (size_t i = 0; i < m->n_weights; i++) {
         m->weights[i].owned = NULL;
         m->weights[i].pub.impl = &m->weights[i];
+    }
+    if (qp_model_list_linears(m, err)) {
+        qp_model_free(m);
+        return QP_E_RESOURCE;
     }
     *out = m;
     return 0;
@@ -50,7 +55,8 @@ static struct qp_weight_impl *replace(struct qp_model *m, const char *name, int6
     qp_free(w->owned);
     w->gptq = NULL;
     w->owned = NULL;
-    w->rotated_head_dim = 0;
+    w->rotated_head_dim = w->parted_head_dim = 0;
+    w->turned = w->minus_one = false;
     return w;
 }
 

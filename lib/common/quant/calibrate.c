@@ -17,45 +17,43 @@ struct run {
     void *ctx;
     struct qp_err *err;
     int64_t T, done;
-    float *x, *h, *wide; /* [T, D] residual, [T, D] normed, [T, max(Q, F)] */
+    struct qp_pass *pass;
     struct qp_block *block;
-    float *full_x, *full_h, *full_wide, *delta; /* the same of the full-precision model, and [T, D] differences; NULL without drift gain */
+    struct qp_pass *full_pass; /* the same of the full-precision model; NULL without drift gain */
     struct qp_block *full;
+    float *delta; /* [T, widest inputs] differences of the two */
 };
 
-static int64_t largest_linear(const struct qp_model_config *c)
+static int64_t largest_linear(const struct qp_model *m)
 {
     int64_t most = 0;
-    for (int s = 0; s < QP_LIN_COUNT; s++) {
-        int64_t rows, cols;
-        qp_block_linear_shape(c, (enum qp_linear_slot)s, &rows, &cols);
-        most = rows * cols > most ? rows * cols : most;
+    for (size_t i = 0; i < qp_model_n_linears(m); i++) {
+        const struct qp_weight *w = qp_model_linear(m, i)->weight;
+        most = w->rows * w->cols > most ? w->rows * w->cols : most;
     }
     return most;
 }
 
 /* Reads and checks the weights; moves them against the drift. */
-static int load_weights(struct run *u, const char *name, int64_t rows, int64_t cols, float *w, const struct qp_drift *drift)
+static int load_weights(struct run *u, const struct qp_weight *from, float *w, const struct qp_drift *drift)
 {
-    if (qp_weight_read_rows(qp_model_weight(u->m, name), 0, rows, w, u->err))
+    if (qp_weight_read_rows(from, 0, from->rows, w, u->err))
         return u->err->code;
     double sum = 0;
-    for (int64_t i = 0; i < rows * cols; i++)
+    for (int64_t i = 0; i < from->rows * from->cols; i++)
         sum += 0.0 * (double)w[i];
     if (sum != 0)
-        return qp_err_set(u->err, QP_E_INPUT, "tensor '%s' holds NaN or infinite weights", name);
-    return drift ? qp_drift_correct(w, rows, drift, u->ops, &u->ex, u->err) : 0;
+        return qp_err_set(u->err, QP_E_INPUT, "tensor '%s' holds NaN or infinite weights", from->name);
+    return drift ? qp_drift_correct(w, from->rows, drift, u->ops, &u->ex, u->err) : 0;
 }
 
 /* One layer: quantize w (overwritten with what was quantized), report. hess NULL: round to nearest. */
-static int quantize_layer(struct run *u, int64_t layer, enum qp_linear_slot slot, float *w, const struct qp_hessian *hess, const struct qp_drift *drift, const char *fallback)
+static int quantize_layer(struct run *u, const struct qp_linear *l, float *w, const struct qp_hessian *hess, const struct qp_drift *drift, const char *fallback)
 {
-    char name[128];
     struct qp_qlinear q;
-    struct qp_layer_report rep = {.name = name, .index = u->done++, .total = u->c->n_layers * QP_LIN_COUNT, .fallback = fallback};
-    qp_block_linear_name(name, layer, slot);
-    qp_block_linear_shape(u->c, slot, &rep.rows, &rep.cols);
-    int r = load_weights(u, name, rep.rows, rep.cols, w, drift);
+    struct qp_layer_report rep = {.name = l->weight->name, .rows = l->weight->rows, .cols = l->weight->cols, .index = u->done++,
+                                  .total = (int64_t)qp_model_n_linears(u->m), .fallback = fallback};
+    int r = load_weights(u, l->weight, w, drift);
     if (r)
         return r;
     if (hess && !fallback)
@@ -78,13 +76,10 @@ static int quantize_layer(struct run *u, int64_t layer, enum qp_linear_slot slot
     return r;
 }
 
-/* The layers that share the inputs x [T, n]; what drift is known: full_x, the same inputs of the full-precision model, or lack [T, D], what the
- * residual stream lacks without these layers' output; or neither. */
+/* What is known of the drift at a stage: full_x, the same inputs of the full-precision model, or lack [T, D], what the residual stream lacks without
+ * these layers' output; or neither. */
 struct group {
-    const enum qp_linear_slot *slots;
-    int count;
-    const float *x;
-    int64_t n;
+    struct qp_stage stage;
     const float *full_x, *lack;
 };
 
@@ -96,143 +91,132 @@ struct statistics {
 
 static int gather_drift(struct run *u, const struct group *g, struct statistics *s)
 {
-    int64_t D = u->c->d_model, rows = g->lack ? D : g->n;
+    int64_t n = g->stage.width, rows = g->lack ? u->c->d_model : n;
     const float *d = g->lack;
-    if (!(s->moment = qp_alloc_n((size_t)(rows * g->n), sizeof *s->moment, "drift", u->err)))
+    if (!(s->moment = qp_alloc_n((size_t)(rows * n), sizeof *s->moment, "drift", u->err)))
         return QP_E_RESOURCE;
     if (!d) {
-        for (int64_t i = 0; i < u->T * g->n; i++)
-            u->delta[i] = g->full_x[i] - g->x[i];
+        for (int64_t i = 0; i < u->T * n; i++)
+            u->delta[i] = g->full_x[i] - g->stage.inputs[i];
         d = u->delta;
     }
-    int r = qp_moment(s->moment, d, rows, g->x, g->n, u->T, u->o->compute, u->ops, &u->ex, u->err);
+    int r = qp_moment(s->moment, d, rows, g->stage.inputs, n, u->T, u->o->compute, u->ops, &u->ex, u->err);
     s->drift = (struct qp_drift){.inputs = g->lack ? NULL : s->moment, .outputs = g->lack ? s->moment : NULL, .gain = u->o->drift_gain, .h = &s->hess};
     return r;
 }
 
-static int quantize_slots(struct run *u, int64_t layer, const struct group *g, struct statistics *s)
+static int quantize_linears(struct run *u, const struct group *g, struct statistics *s)
 {
     int factored = qp_hessian_factor(&s->hess, u->o->damp, u->o->act_order, u->ops, &u->ex, u->err);
     const char *fallback = factored == 1 ? s->hess.trace > 0 ? "the Hessian is not positive definite at any damping" : "the Hessian is zero" : NULL;
     bool drifts = (g->full_x || g->lack) && !fallback;
     int r = factored < 0 ? factored : 0;
     r = r || !drifts ? r : gather_drift(u, g, s);
-    for (int i = 0; i < g->count && !r; i++) {
-        r = quantize_layer(u, layer, g->slots[i], s->w, &s->hess, drifts ? &s->drift : NULL, fallback);
-        r = r ? r : qp_block_set_linear(u->block, g->slots[i], s->w, u->err);
+    for (int i = 0; i < g->stage.count && !r; i++) {
+        r = quantize_layer(u, &g->stage.linears[i], s->w, &s->hess, drifts ? &s->drift : NULL, fallback);
+        r = r ? r : qp_block_set_linear(u->block, &g->stage.linears[i], s->w, u->err);
     }
     return r;
 }
 
-static int quantize_group(struct run *u, int64_t layer, struct group g)
+static int quantize_group(struct run *u, const struct group *g)
 {
-    struct statistics s = {.w = qp_alloc_n((size_t)largest_linear(u->c), sizeof *s.w, "weights", u->err)};
+    struct statistics s = {.w = qp_alloc_n((size_t)largest_linear(u->m), sizeof *s.w, "weights", u->err)};
     if (!s.w)
         return QP_E_RESOURCE;
-    int r = qp_hessian_init(&s.hess, g.x, u->T, g.n, u->o->compute, u->ops, &u->ex, u->err);
-    if (r) {
-        char name[128];
-        qp_block_linear_name(name, layer, g.slots[0]);
-        qp_err_context(u->err, "layer '%s'", name);
-    }
-    r = r ? r : quantize_slots(u, layer, &g, &s);
+    int r = qp_hessian_init(&s.hess, g->stage.inputs, g->stage.n, g->stage.width, u->o->compute, u->ops, &u->ex, u->err);
+    if (r)
+        qp_err_context(u->err, "layer '%s'", g->stage.linears[0].weight->name);
+    r = r ? r : quantize_linears(u, g, &s);
     qp_hessian_release(&s.hess);
     qp_free(s.moment);
     qp_free(s.w);
     return r;
 }
 
-/* What the residual stream lacks before the next addition: full_x has it already. */
+/* What the residual stream lacks before the next addition: the full-precision one has it already. */
 static const float *lack(struct run *u)
 {
-    for (int64_t i = 0; u->full_x && i < u->T * u->c->d_model; i++)
-        u->delta[i] = u->full_x[i] - u->x[i];
-    return u->full_x ? u->delta : NULL;
+    const float *full = qp_pass_stream(u->full_pass), *x = qp_pass_stream(u->pass);
+    for (int64_t i = 0; i < u->T * u->c->d_model; i++)
+        u->delta[i] = full[i] - x[i];
+    return u->delta;
 }
 
-static int run_attention(struct run *u, int64_t l)
+/* Quantizes a stage. The full-precision model goes ahead of it where its output to the residual stream is what counts; else it follows. */
+static int run_stage(struct run *u, const struct qp_stage *s, struct qp_stage *full)
 {
-    static const enum qp_linear_slot qkv[] = {QP_LIN_Q, QP_LIN_K, QP_LIN_V}, o[] = {QP_LIN_O};
-    int64_t D = u->c->d_model, Q = u->c->n_heads * u->c->head_dim, n_seq = u->cal->n_seq, len = u->cal->len;
-    int r = qp_block_attn_in(u->block, u->x, u->T, u->h, u->err);
-    if (u->full && !r)
-        r = qp_block_attn_in(u->full, u->full_x, u->T, u->full_h, u->err);
-    r = r ? r : quantize_group(u, l, (struct group){qkv, 3, u->h, D, u->full_h, NULL});
-    r = r ? r : qp_block_attn(u->block, u->h, n_seq, len, u->wide, u->err);
-    if (u->full && !r) {
-        r = qp_block_attn(u->full, u->full_h, n_seq, len, u->full_wide, u->err);
-        r = r ? r : qp_block_attn_out(u->full, u->full_wide, u->T, u->full_x, u->err);
-    }
-    r = r ? r : quantize_group(u, l, (struct group){o, 1, u->wide, Q, NULL, lack(u)});
-    return r ? r : qp_block_attn_out(u->block, u->wide, u->T, u->x, u->err);
+    struct group g = {.stage = *s};
+    int r = 0;
+    if (u->full && s->writes_stream) {
+        r = qp_pass_next(u->full_pass, full, u->err);
+        g.lack = r < 0 ? NULL : lack(u);
+    } else if (u->full)
+        g.full_x = full->inputs;
+    r = r < 0 ? r : quantize_group(u, &g);
+    if (u->full && !s->writes_stream && !r)
+        r = qp_pass_next(u->full_pass, full, u->err);
+    return r < 0 ? r : 0;
 }
 
-static int run_mlp(struct run *u, int64_t l)
+static int run_stages(struct run *u)
 {
-    static const enum qp_linear_slot mlp[] = {QP_LIN_GATE, QP_LIN_UP}, down[] = {QP_LIN_DOWN};
-    int r = qp_block_mlp_in(u->block, u->x, u->T, u->h, u->err);
-    if (u->full && !r)
-        r = qp_block_mlp_in(u->full, u->full_x, u->T, u->full_h, u->err);
-    r = r ? r : quantize_group(u, l, (struct group){mlp, 2, u->h, u->c->d_model, u->full_h, NULL});
-    r = r ? r : qp_block_mlp(u->block, u->h, u->T, u->wide, u->err);
-    if (u->full && !r) {
-        r = qp_block_mlp(u->full, u->full_h, u->T, u->full_wide, u->err);
-        r = r ? r : qp_block_mlp_out(u->full, u->full_wide, u->T, u->full_x, u->err);
+    struct qp_stage s, full;
+    int r = u->full ? qp_pass_enter(u->full_pass, u->full, &full, u->err) : 0;
+    r = r < 0 ? r : qp_pass_enter(u->pass, u->block, &s, u->err);
+    while (r == 1) {
+        r = run_stage(u, &s, &full);
+        r = r ? r : qp_pass_next(u->pass, &s, u->err);
     }
-    r = r ? r : quantize_group(u, l, (struct group){down, 1, u->wide, u->c->d_ff, NULL, lack(u)});
-    return r ? r : qp_block_mlp_out(u->block, u->wide, u->T, u->x, u->err);
+    return r;
 }
 
 static int run_block(struct run *u, int64_t l)
 {
     int r = qp_block_load(&u->block, u->m, l, u->ops, &u->ex, u->o->compute, u->err);
-    if (u->full_x && !r)
+    if (u->full_pass && !r)
         r = qp_block_load(&u->full, u->m, l, u->ops, &u->ex, u->o->compute, u->err);
-    r = r ? r : run_attention(u, l);
-    r = r ? r : run_mlp(u, l);
+    r = r ? r : run_stages(u);
     qp_block_free(u->block);
     qp_block_free(u->full);
     u->block = u->full = NULL;
     return r;
 }
 
-static float *activations(struct run *u, int64_t width)
+static int64_t widest_inputs(const struct qp_model *m)
 {
-    return qp_alloc_n((size_t)(u->T * width), sizeof(float), "activations", u->err);
+    int64_t most = 0;
+    for (size_t i = 0; i < qp_model_n_linears(m); i++)
+        most = qp_model_linear(m, i)->weight->cols > most ? qp_model_linear(m, i)->weight->cols : most;
+    return most;
 }
 
 static int run_gptq(struct run *u)
 {
-    int64_t D = u->c->d_model, Q = u->c->n_heads * u->c->head_dim, W = Q > u->c->d_ff ? Q : u->c->d_ff;
+    int r = qp_pass_new(&u->pass, u->m, u->cal->n_seq, u->cal->len, u->err);
     u->T = u->cal->n_seq * u->cal->len;
-    u->x = activations(u, D);
-    u->h = activations(u, D);
-    u->wide = activations(u, W);
-    int r = u->x && u->h && u->wide ? qp_embed(u->m, u->cal->ids, u->T, u->x, u->err) : QP_E_RESOURCE;
+    r = r ? r : qp_embed(u->m, u->cal->ids, u->cal->n_seq, u->cal->len, qp_pass_stream(u->pass), u->err);
     if (u->o->drift_gain > 0 && !r) {
-        u->full_x = activations(u, D);
-        u->full_h = activations(u, D);
-        u->full_wide = activations(u, W);
-        u->delta = activations(u, D);
-        r = u->full_x && u->full_h && u->full_wide && u->delta ? 0 : QP_E_RESOURCE;
+        r = qp_pass_new(&u->full_pass, u->m, u->cal->n_seq, u->cal->len, u->err);
+        if (!r && !(u->delta = qp_alloc_n((size_t)(u->T * widest_inputs(u->m)), sizeof *u->delta, "activations", u->err)))
+            r = QP_E_RESOURCE;
         if (!r)
-            memcpy(u->full_x, u->x, (size_t)(u->T * D) * sizeof *u->x);
+            memcpy(qp_pass_stream(u->full_pass), qp_pass_stream(u->pass), (size_t)(u->T * u->c->d_model) * sizeof(float));
     }
     for (int64_t l = 0; l < u->c->n_layers && !r; l++)
         r = run_block(u, l);
-    float *all[] = {u->x, u->h, u->wide, u->full_x, u->full_h, u->full_wide, u->delta};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        qp_free(all[i]);
+    qp_pass_free(u->pass);
+    qp_pass_free(u->full_pass);
+    qp_free(u->delta);
     return r;
 }
 
 static int run_rtn(struct run *u)
 {
-    float *w = qp_alloc_n((size_t)largest_linear(u->c), sizeof *w, "weights", u->err);
+    float *w = qp_alloc_n((size_t)largest_linear(u->m), sizeof *w, "weights", u->err);
     int r = w ? 0 : QP_E_RESOURCE;
-    for (int64_t l = 0; l < u->c->n_layers && !r; l++)
-        for (int s = 0; s < QP_LIN_COUNT && !r; s++)
-            r = quantize_layer(u, l, (enum qp_linear_slot)s, w, NULL, NULL, NULL);
+    for (size_t i = 0; i < qp_model_n_linears(u->m) && !r; i++)
+        r = quantize_layer(u, qp_model_linear(u->m, i), w, NULL, NULL, NULL);
     qp_free(w);
     return r;
 }

@@ -13,7 +13,6 @@
 #include "base/half.h"
 #include "base/hash.h"
 #include "base/mem.h"
-#include "engine/block.h"
 #include "model/safetensors.h"
 #include "quant/dir_config.h"
 
@@ -24,21 +23,9 @@ struct qp_gptq_dir {
     const struct qp_model *m;
     struct qp_gptq_dir_options o;
     struct qp_st_writer *st;
-    uint64_t *sums; /* [n_layers * 7] XXH64 of each decoded layer, in order */
+    uint64_t *sums; /* [linear layers] XXH64 of each decoded layer, in order */
     int64_t n_added;
 };
-
-static bool is_linear(const struct qp_model *m, const char *name)
-{
-    char full[128];
-    for (int64_t l = 0; l < qp_model_config(m)->n_layers; l++)
-        for (int s = 0; s < QP_LIN_COUNT; s++) {
-            qp_block_linear_name(full, l, (enum qp_linear_slot)s);
-            if (!strcmp(full, name))
-                return true;
-        }
-    return false;
-}
 
 /* ---- declarations: dense weights first, then the quantized layers in the order in which they will come ---- */
 
@@ -59,12 +46,11 @@ static int declare(struct decls *d, const char *name, enum qp_dtype dtype, int n
     return 0;
 }
 
-static int declare_layer(struct decls *d, const struct qp_gptq_dir *dir, int64_t l, enum qp_linear_slot slot, struct qp_err *err)
+static int declare_layer(struct decls *d, const struct qp_gptq_dir *dir, const struct qp_weight *w, struct qp_err *err)
 {
-    char weight[128], name[160];
-    int64_t rows, cols, bits = dir->o.grid.bits;
-    qp_block_linear_name(weight, l, slot);
-    qp_block_linear_shape(qp_model_config(dir->m), slot, &rows, &cols);
+    char name[288];
+    const char *weight = w->name;
+    int64_t rows = w->rows, cols = w->cols, bits = dir->o.grid.bits;
     int64_t groups = qp_grid_groups(&dir->o.grid, cols);
     int stem = (int)(strlen(weight) - strlen("weight"));
     const struct {
@@ -86,22 +72,21 @@ static int declare_layer(struct decls *d, const struct qp_gptq_dir *dir, int64_t
 
 static int declare_all(struct decls *d, const struct qp_gptq_dir *dir, struct qp_err *err)
 {
-    int64_t layers = qp_model_config(dir->m)->n_layers;
-    size_t most = qp_model_n_weights(dir->m) + (size_t)layers * QP_LIN_COUNT * 4;
+    size_t most = qp_model_n_weights(dir->m) + qp_model_n_linears(dir->m) * 4;
     d->v = qp_zalloc(most * sizeof *d->v, "tensor list", err);
     d->names = qp_zalloc(most * sizeof *d->names, "tensor list", err);
     if (!d->v || !d->names)
         return QP_E_RESOURCE;
     for (size_t i = 0; i < qp_model_n_weights(dir->m); i++) {
         const struct qp_weight *w = qp_model_weight_at(dir->m, i);
-        if ((dir->o.dense || !is_linear(dir->m, w->name)) &&
-            declare(d, w->name, QP_DT_F16, w->rows > 1 ? 2 : 1, w->rows > 1 ? w->rows : w->cols, w->rows > 1 ? w->cols : 0, err))
+        bool matrix = w->rows > 1;
+        if ((dir->o.dense || !qp_model_linear_by_name(dir->m, w->name)) &&
+            declare(d, w->name, QP_DT_F16, matrix ? 2 : 1, matrix ? w->rows : w->cols, matrix ? w->cols : 0, err))
             return err->code;
     }
-    for (int64_t l = 0; l < layers && !dir->o.dense; l++)
-        for (int s = 0; s < QP_LIN_COUNT; s++)
-            if (declare_layer(d, dir, l, (enum qp_linear_slot)s, err))
-                return err->code;
+    for (size_t i = 0; i < qp_model_n_linears(dir->m) && !dir->o.dense; i++)
+        if (declare_layer(d, dir, qp_model_linear(dir->m, i)->weight, err))
+            return err->code;
     return 0;
 }
 
@@ -134,7 +119,7 @@ static int begin_weights(struct qp_gptq_dir *d, struct qp_err *err)
     r = r ? r : qp_st_writer_open(&d->st, file, decls.v, decls.n, err);
     for (size_t i = 0; i < qp_model_n_weights(d->m) && !r; i++) {
         const struct qp_weight *w = qp_model_weight_at(d->m, i);
-        if (d->o.dense || !is_linear(d->m, w->name))
+        if (d->o.dense || !qp_model_linear_by_name(d->m, w->name))
             r = write_dense(d, w, err);
     }
     for (size_t i = 0; i < decls.n; i++)
@@ -187,7 +172,7 @@ int qp_gptq_dir_open(struct qp_gptq_dir **out, const char *path, const struct qp
         return QP_E_RESOURCE;
     d->m = m;
     d->o = *o;
-    d->sums = qp_zalloc((size_t)qp_model_config(m)->n_layers * QP_LIN_COUNT * sizeof *d->sums, "checkpoint", err);
+    d->sums = qp_zalloc((qp_model_n_linears(m) + 1) * sizeof *d->sums, "checkpoint", err);
     int r = d->sums ? make_tmp(d, path, err) : QP_E_RESOURCE;
     r = r ? r : qp_dir_config_write(d->tmp, m, &d->o, err);
     r = r ? r : begin_weights(d, err);
@@ -212,9 +197,8 @@ static int decoded_sum(uint64_t *sum, const struct qp_qlinear *q, struct qp_err 
 
 int qp_gptq_dir_add(struct qp_gptq_dir *d, const char *weight, const struct qp_qlinear *q, struct qp_err *err)
 {
-    char expected[128];
     struct qp_gptq_tensors t;
-    qp_block_linear_name(expected, d->n_added / QP_LIN_COUNT, (enum qp_linear_slot)(d->n_added % QP_LIN_COUNT));
+    const char *expected = (size_t)d->n_added < qp_model_n_linears(d->m) ? qp_model_linear(d->m, (size_t)d->n_added)->weight->name : "none";
     if (strcmp(expected, weight))
         return qp_err_set(err, QP_E_INTERNAL, "layer '%s' came where '%s' was expected", weight, expected);
     if (decoded_sum(&d->sums[d->n_added], q, err) || qp_qlinear_pack(q, d->o.grid.sym, &t, err))
@@ -237,8 +221,7 @@ static int read_back(const struct qp_gptq_dir *d, struct qp_err *err)
     if (r)
         return qp_err_context(err, "reading back");
     for (int64_t i = 0; i < d->n_added && !r; i++) {
-        char name[128];
-        qp_block_linear_name(name, i / QP_LIN_COUNT, (enum qp_linear_slot)(i % QP_LIN_COUNT));
+        const char *name = qp_model_linear(d->m, (size_t)i)->weight->name;
         const struct qp_weight *w = qp_model_weight(m, name);
         float *x = qp_alloc_n((size_t)(w->rows * w->cols), sizeof *x, name, err);
         r = x ? qp_weight_read_rows(w, 0, w->rows, x, err) : QP_E_RESOURCE;
@@ -253,7 +236,7 @@ static int read_back(const struct qp_gptq_dir *d, struct qp_err *err)
 int qp_gptq_dir_commit(struct qp_gptq_dir *d, struct qp_err *err)
 {
     int r = 0;
-    if (!d->o.dense && d->n_added != qp_model_config(d->m)->n_layers * QP_LIN_COUNT)
+    if (!d->o.dense && (size_t)d->n_added != qp_model_n_linears(d->m))
         r = qp_err_set(err, QP_E_INTERNAL, "'%s': %lld layers were added, not all", d->path, (long long)d->n_added);
     if (!r) {
         r = qp_st_writer_commit(d->st, err);

@@ -26,30 +26,34 @@ static void path_of(char out[4096], const char *name, const char *file)
 }
 
 /* The final hidden states of one text by the steps of block.h. */
-static void by_steps(const struct qp_model *m, const struct qp_ops *ops, struct qp_exec *ex, const int32_t *ids, int64_t n, float *hidden)
+static void by_steps(struct qp_model *m, const struct qp_ops *ops, struct qp_exec *ex, const int32_t *ids, int64_t n, float *hidden)
 {
     const struct qp_model_config *c = qp_model_config(m);
-    int64_t D = c->d_model, q = c->n_heads * c->head_dim;
     struct qp_err err = {0};
-    float *x = qp_alloc((size_t)(n * D) * 4, "test", NULL), *h = qp_alloc((size_t)(n * D) * 4, "test", NULL);
-    float *a = qp_alloc((size_t)(n * q) * 4, "test", NULL), *f = qp_alloc((size_t)(n * c->d_ff) * 4, "test", NULL), norm[512];
-    assert_int_equal(qp_embed(m, ids, n, x, &err), 0);
+    struct qp_pass *p;
+    size_t linears = 0;
+    if (qp_pass_new(&p, m, 1, n, &err) || qp_embed(m, ids, 1, n, qp_pass_stream(p), &err))
+        fail_msg("%s", err.text);
     for (int64_t l = 0; l < c->n_layers; l++) {
         struct qp_block *b;
-        if (qp_block_load(&b, m, l, ops, ex, QP_COMPUTE_F32, &err) || qp_block_attn_in(b, x, n, h, &err) || qp_block_attn(b, h, 1, n, a, &err) ||
-            qp_block_attn_out(b, a, n, x, &err) || qp_block_mlp_in(b, x, n, h, &err) || qp_block_mlp(b, h, n, f, &err) || qp_block_mlp_out(b, f, n, x, &err))
+        struct qp_stage s;
+        int r = qp_block_load(&b, m, l, ops, ex, QP_COMPUTE_F32, &err);
+        for (r = r ? r : qp_pass_enter(p, b, &s, &err); r == 1; r = qp_pass_next(p, &s, &err)) {
+            assert_ptr_equal(s.linears, qp_model_linear(m, linears));
+            for (int i = 0; i < s.count; i++)
+                assert_int_equal(s.linears[i].weight->cols, s.width);
+            linears += (size_t)s.count;
+        }
+        if (r)
             fail_msg("%s", err.text);
         qp_block_free(b);
     }
-    assert_int_equal(qp_weight_read_rows(qp_model_weight(m, "model.norm.weight"), 0, 1, norm, &err), 0);
-    ops->rms_norm(ex, hidden, x, norm, n, D, (float)c->norm_eps);
-    qp_free(x);
-    qp_free(h);
-    qp_free(a);
-    qp_free(f);
+    assert_int_equal(linears, qp_model_n_linears(m));
+    assert_int_equal(qp_final_norm(m, ops, ex, hidden, qp_pass_stream(p), n, &err), 0);
+    qp_pass_free(p);
 }
 
-static void compare(struct qp_engine *e, const struct qp_model *m, const char *name, json_t *ref)
+static void compare(struct qp_engine *e, struct qp_model *m, const char *name, json_t *ref)
 {
     int32_t ids[MAX_IDS];
     size_t n = json_array_size(json_object_get(ref, "ids")), i, v;

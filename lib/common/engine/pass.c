@@ -1,0 +1,135 @@
+/* Tokens on their way through blocks, stage by stage: the inputs of each group of linear layers, for the quantizers. */
+#include "base/mem.h"
+#include "engine/internal.h"
+
+#define SLICE 2048 /* rows whose outputs exist before they are added to the stream */
+
+struct qp_pass {
+    const struct qp_model_config *c;
+    int64_t n_seq, len, T;
+    float *x, *h, *wide; /* [T, D] residual stream, [T, D] normed, [T, widest inputs of o and down] */
+    struct qp_block *b;
+    struct qp_stage stage;
+};
+
+enum kind { READS_QKV, READS_O, READS_IN, READS_DOWN };
+
+static enum kind kind_of(const struct qp_linear *l)
+{
+    switch (l->role) {
+    case QP_ROLE_Q:
+    case QP_ROLE_K:
+    case QP_ROLE_V:
+    case QP_ROLE_QKV: return READS_QKV;
+    case QP_ROLE_O: return READS_O;
+    case QP_ROLE_DOWN:
+    case QP_ROLE_SHARED_DOWN: return READS_DOWN;
+    default: return READS_IN;
+    }
+}
+
+int qp_pass_new(struct qp_pass **out, const struct qp_model *m, int64_t n_seq, int64_t len, struct qp_err *err)
+{
+    *out = NULL;
+    const struct qp_model_config *c = qp_model_config(m);
+    struct qp_pass *p = qp_zalloc(sizeof *p, "activations", err);
+    if (!p)
+        return QP_E_RESOURCE;
+    size_t T, q = (size_t)(c->n_heads * c->head_dim), widest = q > (size_t)c->d_ff ? q : (size_t)c->d_ff, row = widest * sizeof(float);
+    if (!qp_mul((size_t)n_seq, (size_t)len, &T) || T > INT64_MAX / 2) {
+        qp_pass_free(p);
+        return qp_err_set(err, QP_E_RESOURCE, "%lld sequences of %lld tokens are too many", (long long)n_seq, (long long)len);
+    }
+    p->c = c;
+    p->n_seq = n_seq;
+    p->len = len;
+    p->T = (int64_t)T;
+    p->x = qp_alloc_n(T, (size_t)c->d_model * sizeof(float), "activations", err);
+    p->h = qp_alloc_n(T, (size_t)c->d_model * sizeof(float), "activations", err);
+    p->wide = qp_alloc_n(T, row, "activations", err);
+    if (!p->x || !p->h || !p->wide) {
+        qp_pass_free(p);
+        return QP_E_RESOURCE;
+    }
+    *out = p;
+    return 0;
+}
+
+void qp_pass_free(struct qp_pass *p)
+{
+    if (!p)
+        return;
+    qp_free(p->x);
+    qp_free(p->h);
+    qp_free(p->wide);
+    qp_free(p);
+}
+
+float *qp_pass_stream(struct qp_pass *p)
+{
+    return p->x;
+}
+
+/* The stage that begins at linear `first`: its neighbours with the same inputs. */
+static int fill(struct qp_pass *p, int first, struct qp_stage *out, struct qp_err *err)
+{
+    struct qp_block *b = p->b;
+    const struct qp_linear *l = &b->linears[first];
+    enum kind kind = kind_of(l);
+    struct qp_stage s = {.linears = l, .n = p->T, .width = l->weight->cols, .expert = l->expert};
+    while (first + s.count < b->n_linears && kind_of(l + s.count) == kind && l[s.count].expert == l->expert)
+        s.count++;
+    s.inputs = kind == READS_QKV || kind == READS_IN ? p->h : p->wide;
+    s.writes_stream = kind == READS_O ? !b->post_attn.w : kind == READS_DOWN && !b->post_mlp.w;
+    p->stage = *out = s;
+    return qp_block_check(b, err) ? err->code : 1;
+}
+
+int qp_pass_enter(struct qp_pass *p, struct qp_block *b, struct qp_stage *s, struct qp_err *err)
+{
+    p->b = b;
+    qp_norm_run(&b->norm1, p->c, b->ops, b->ex, p->h, p->x, p->T, p->c->d_model);
+    return fill(p, 0, s, err);
+}
+
+/* x += norm(wide · Wᵀ) */
+static int add_to_stream(struct qp_pass *p, const struct qp_packed *w, const struct qp_norm *norm, struct qp_err *err)
+{
+    int64_t D = p->c->d_model;
+    if (norm->w && qp_block_reserve(p->b, (size_t)(SLICE * D), err))
+        return err->code;
+    for (int64_t t = 0; t < p->T; t += SLICE)
+        qp_block_add(p->b, w, norm, p->x + t * D, p->wide + t * w->K, p->T - t < SLICE ? p->T - t : SLICE, p->b->buf);
+    return 0;
+}
+
+static int after_attention(struct qp_pass *p, struct qp_err *err)
+{
+    struct qp_block *b = p->b;
+    const struct qp_norm *norm2 = &b->norm2;
+    if (p->c->parallel_residual)
+        qp_norm_run(norm2, p->c, b->ops, b->ex, p->h, p->x, p->T, p->c->d_model);
+    if (add_to_stream(p, &b->o, &b->post_attn, err))
+        return err->code;
+    if (!p->c->parallel_residual)
+        qp_norm_run(norm2, p->c, b->ops, b->ex, p->h, p->x, p->T, p->c->d_model);
+    return 0;
+}
+
+int qp_pass_next(struct qp_pass *p, struct qp_stage *s, struct qp_err *err)
+{
+    struct qp_block *b = p->b;
+    int next = (int)(p->stage.linears - b->linears) + p->stage.count, r = 0;
+    switch (kind_of(p->stage.linears)) {
+    case READS_QKV: r = qp_block_attn(b, p->h, p->n_seq, p->len, p->wide, err); break;
+    case READS_O: r = after_attention(p, err); break;
+    case READS_IN: r = qp_block_mlp(b, p->h, p->T, p->wide, err); break;
+    case READS_DOWN: r = add_to_stream(p, &b->mlp.down, &b->post_mlp, err); break;
+    }
+    if (r)
+        return r;
+    if (next < b->n_linears)
+        return fill(p, next, s, err);
+    p->b = NULL;
+    return qp_block_check(b, err);
+}

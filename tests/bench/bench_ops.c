@@ -65,7 +65,7 @@ static void print_line(struct bench *b, const char *shape, double seconds, doubl
     if (b->last && strcmp(b->last, b->op))
         printf("\n");
     b->last = b->op;
-    printf("%-15s %-12s %-26s %10.1f us %8.1f %-7s", b->op, b->variant, shape, seconds * 1e6, rate, limit == LIMIT_READ ? "GB/s" : "GFLOP/s");
+    printf("%-15s %-12s %-34s %10.1f us %8.1f %-7s", b->op, b->variant, shape, seconds * 1e6, rate, limit == LIMIT_READ ? "GB/s" : "GFLOP/s");
     if (limit && b->limits[limit] > 0)
         printf(" %5.1f%%", 100 * rate / b->limits[limit]);
     else
@@ -159,6 +159,78 @@ static void bench_pack(struct bench *b)
 {
     struct linear l = {.bf16 = strstr(b->op, "bf16"), .T = 1, .N = 3072, .K = 576};
     linear_shape(b, &l, true);
+}
+
+/* ---- linear over codes ---- */
+
+struct codes {
+    struct qp_qmatrix q;
+    float table[256], *x, *y, *scales, *zeros;
+    uint8_t *codes;
+    void *packed;
+    int64_t T;
+};
+
+static void run_codes(struct bench *b, void *arg)
+{
+    struct codes *c = arg;
+    b->ops.linear_q(&b->ex, c->y, c->q.N, c->x, c->q.K, c->packed, &c->q, c->T, false);
+}
+
+static void run_codes_pack(struct bench *b, void *arg)
+{
+    struct codes *c = arg;
+    b->ops.linear_q_pack(&b->ex, c->packed, &c->q, c->codes, c->scales, c->zeros, 0, c->q.N);
+}
+
+static void codes_shape(struct bench *b, struct codes *c, const char *kind, bool pack)
+{
+    char shape[64];
+    struct qp_qmatrix *q = &c->q;
+    snprintf(shape, sizeof shape, "%s T=%d N=%d K=%d", kind, (int)c->T, (int)q->N, (int)q->K);
+    if (!wanted(b, shape))
+        return;
+    for (int i = 0; i < 1 << q->bits; i++)
+        c->table[i] = (float)(i - (1 << (q->bits - 1)));
+    q->table = c->table;
+    size_t bytes = b->ops.linear_q_bytes(q), scales = (size_t)(q->N * q->n_groups);
+    c->x = filled((size_t)(c->T * q->K));
+    c->y = filled((size_t)(c->T * q->N));
+    c->scales = filled(scales);
+    c->zeros = filled(scales);
+    c->codes = qp_zalloc((size_t)(q->N * q->K), "bench", NULL);
+    c->packed = qp_zalloc(bytes, "bench", NULL);
+    for (int64_t i = 0; i < q->N * q->K; i++)
+        c->codes[i] = (uint8_t)((uint64_t)i * 2654435761u >> 9 & ((1u << q->bits) - 1));
+    run_codes_pack(b, c);
+    if (pack)
+        print_line(b, shape, best_seconds(b, run_codes_pack, c), (double)(q->N * q->K), LIMIT_READ, 0);
+    else if (c->T == 1)
+        print_line(b, shape, best_seconds(b, run_codes, c), (double)bytes, LIMIT_READ, 0);
+    else
+        print_line(b, shape, best_seconds(b, run_codes, c), 2.0 * (double)c->T * (double)q->N * (double)q->K, flops_limit(b, true), 0);
+    qp_free(c->x), qp_free(c->y), qp_free(c->scales), qp_free(c->zeros), qp_free(c->codes), qp_free(c->packed);
+}
+
+static void bench_codes(struct bench *b)
+{
+    const int64_t shapes[][3] = {{512, 3072, 576}, {512, 576, 1536}, {64, 3072, 576}, {16, 3072, 576}, {8, 3072, 576}, {4, 3072, 576},
+                                 {1, 3072, 576},   {1, 576, 1536},   {1, 49152, 1536}};
+    const struct {
+        const char *name;
+        int bits;
+        int64_t group;
+        bool zeros;
+    } kinds[] = {{"int4 g64", 4, 64, false}, {"int4 g64 zeros", 4, 64, true}, {"int4 g32", 4, 32, false}, {"int8", 8, 0, false}};
+    bool pack = strstr(b->op, "pack");
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
+        for (size_t i = pack ? 6 : 0; i < (pack ? 7 : sizeof shapes / sizeof *shapes); i++) {
+            int64_t K = shapes[i][2], group = kinds[k].group ? kinds[k].group : K;
+            struct codes c = {.T = shapes[i][0], .q = {.N = shapes[i][1], .K = K, .Kp = K, .group = group, .n_groups = K / group, .bits = kinds[k].bits, .half = true,
+                                                       .zeros = kinds[k].zeros, .affine = true}};
+            if (!b->slow || c.T * c.q.N * K <= 16 * 3072 * 576)
+                codes_shape(b, &c, kinds[k].name, pack);
+        }
 }
 
 /* ---- rows ---- */
@@ -353,6 +425,7 @@ static const struct {
 } benches[] = {
     {"linear_f32_bytes", NULL},          {"linear_f32_pack", bench_pack},      {"linear_f32", bench_linear},
     {"linear_bf16_bytes", NULL},         {"linear_bf16_pack", bench_pack},     {"linear_bf16", bench_linear},
+    {"linear_q_bytes", NULL},            {"linear_q_pack", bench_codes},       {"linear_q", bench_codes},
     {"rms_norm", bench_spans},           {"silu_mul", bench_spans},            {"add", bench_spans},
     {"add_bias", bench_spans},           {"rope", bench_spans},                {"kv_f32_bytes", NULL},
     {"kv_f32_store", bench_attention},   {"attention_f32", bench_attention},   {"kv_bf16_bytes", NULL},

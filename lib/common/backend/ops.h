@@ -38,6 +38,20 @@ struct qp_attn_shape {
     float scale;           /* 1/sqrt(hd), or the model's own */
 };
 
+/* A matrix of codes, W[n,k] = scale[n,g] * (table[code[n,k]] - zero[n,g]), as kernels see it: columns in the order of their groups, groups of a multiple of
+ * 8 columns, 4 or 8 bits a code. Belongs to the caller and outlives the packed matrix. */
+struct qp_qmatrix {
+    int64_t N, K;
+    int64_t Kp;          /* columns with padding, a multiple of 8; the last group is Kp - (n_groups - 1) * group wide */
+    int64_t group, n_groups;
+    int bits;            /* 4 or 8 */
+    bool half;           /* scales and zeros are float16 values, and kept as such; else float32 */
+    bool zeros;          /* false: all zero[n,g] are 0 */
+    bool affine;         /* table[c] = table[0] + c */
+    const int32_t *perm; /* [Kp]: which of the K inputs stands there, -1: none (counts as 0). NULL: they stand as they are, Kp = K */
+    const float *table;  /* [1 << bits] bfloat16 values */
+};
+
 struct qp_ops {
     const char *isa;       /* best instruction set in use: "ref", "avx2", "avx512", "avx512_bf16" */
     bool has_bf16;         /* linear_bf16 and attention_bf16 run on bf16 instructions; without, they round inputs to bf16 and compute in float32 */
@@ -56,6 +70,15 @@ struct qp_ops {
      * other into the same buffer (q, k, v), so that one product serves them all.
      * T = 1 (decode) and small T are as much a use as T = 2048: the variant picks its kernel by T, but an output row does not depend on T
      * (batch invariance: the same sum order for a row whatever T is). */
+
+    /* Codes: y[t,n] (+)= sum_g scale[n,g] * (sum_{k in g} bf16(x[t,k]) table[code[n,k]] - zero[n,g] * sum_{k in g} bf16(x[t,k])), sums in float32: the
+     * weights are exact, x is rounded to bf16. pack: rows [row0, row0+rows) into a zeroed buffer; codes [rows, K] one a byte in the order of the inputs,
+     * scales and zeros [rows, n_groups] (zeros may be NULL when q->zeros is false). Several matrices of one q may lie in one buffer. */
+    size_t (*linear_q_bytes)(const struct qp_qmatrix *q);
+    void (*linear_q_pack)(struct qp_exec *ex, void *packed, const struct qp_qmatrix *q, const uint8_t *codes, const float *scales, const float *zeros,
+                          int64_t row0, int64_t rows);
+    void (*linear_q)(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, const void *packed, const struct qp_qmatrix *q, int64_t T,
+                     bool accumulate);
 
     /* ---- normalization, activations, positions ---- */
     /* y[t,:] = x[t,:] / sqrt(mean(x[t,:]^2) + eps) * w ; y may be x */

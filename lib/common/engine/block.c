@@ -38,26 +38,23 @@ static int load_bias(struct qp_block *b, const struct qp_model *m, const struct 
     return qp_all_finite(p->bias + row0, w->cols) ? 0 : qp_err_set(err, QP_E_INPUT, "tensor '%s' holds NaN or infinite weights", w->name);
 }
 
-static int new_mlp(struct qp_block *b, struct qp_mlp *mlp, int64_t F, struct qp_err *err)
+/* Linear layers that lie in one packed matrix stand side by side in the list. */
+static int load_linears(struct qp_block *b, const struct qp_model *m, bool codes, struct qp_err *err)
 {
-    mlp->F = F;
-    if (qp_packed_new(&mlp->in, b->config.gated ? 2 * F : F, b->config.d_model, b->lin, err) || qp_packed_new(&mlp->down, b->config.d_model, F, b->lin, err))
-        return err->code;
-    return 0;
-}
-
-static int load_linears(struct qp_block *b, const struct qp_model *m, struct qp_err *err)
-{
-    const struct qp_model_config *c = &b->config;
-    int64_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
-    if (qp_packed_new(&b->qkv, q + 2 * kv, c->d_model, b->lin, err) || qp_packed_new(&b->o, c->d_model, q, b->lin, err) || new_mlp(b, &b->mlp, c->d_ff, err))
-        return err->code;
-    for (int i = 0; i < b->n_linears; i++) {
+    b->mlp.F = b->config.d_ff;
+    for (int i = 0, count; i < b->n_linears; i += count) {
+        const struct qp_weight *w[QP_PACKED_PARTS] = {0};
         int64_t row0;
-        const struct qp_linear *l = &b->linears[i];
-        struct qp_packed *p = packed_of(b, l, &row0);
-        if (qp_pack_weight(p, row0, l->weight, b->lin, b->ex, err) || load_bias(b, m, l, p, row0, err))
+        struct qp_packed *p = packed_of(b, &b->linears[i], &row0);
+        for (count = 0; count < QP_PACKED_PARTS && i + count < b->n_linears && packed_of(b, &b->linears[i + count], &row0) == p; count++)
+            w[count] = b->linears[i + count].weight;
+        if (qp_packed_load(p, w, count, codes, b->lin, b->ops, b->ex, err))
             return err->code;
+        for (int k = i; k < i + count; k++) {
+            packed_of(b, &b->linears[k], &row0);
+            if (load_bias(b, m, &b->linears[k], p, row0, err))
+                return err->code;
+        }
     }
     return 0;
 }
@@ -80,6 +77,12 @@ static int load_norms(struct qp_block *b, const struct qp_model *m, struct qp_er
 int qp_block_load(struct qp_block **out, const struct qp_model *m, int64_t layer, const struct qp_ops *ops, struct qp_exec *ex, enum qp_compute compute,
                   struct qp_err *err)
 {
+    return qp_block_open(out, m, layer, ops, ex, compute, false, err);
+}
+
+int qp_block_open(struct qp_block **out, const struct qp_model *m, int64_t layer, const struct qp_ops *ops, struct qp_exec *ex, enum qp_compute compute,
+                  bool codes, struct qp_err *err)
+{
     *out = NULL;
     struct qp_block *b = qp_zalloc(sizeof *b, "block", err);
     if (!b)
@@ -93,7 +96,7 @@ int qp_block_load(struct qp_block **out, const struct qp_model *m, int64_t layer
     b->linears = qp_model_linear(m, qp_model_first_linear(m, layer));
     b->n_linears = (int)(qp_model_first_linear(m, layer + 1) - qp_model_first_linear(m, layer));
     qp_rope_init(&b->rope, &b->config);
-    if (load_norms(b, m, err) || load_linears(b, m, err)) {
+    if (load_norms(b, m, err) || load_linears(b, m, codes && compute == QP_COMPUTE_BF16, err)) {
         qp_block_free(b);
         return err->code;
     }
@@ -129,7 +132,7 @@ int qp_block_set_linear(struct qp_block *b, const struct qp_linear *l, const flo
     struct qp_packed *p = packed_of(b, l, &row0);
     if (!qp_all_finite(w, rows * cols))
         return qp_err_set(err, QP_E_INTERNAL, "'%s': new weights are not finite", l->weight->name);
-    b->lin.pack(b->ex, p->data, w, cols, row0, rows, p->N, p->K);
+    b->lin.pack(b->ex, p->part[0].data, w, cols, row0, rows, p->N, p->K);
     return 0;
 }
 

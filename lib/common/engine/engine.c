@@ -40,15 +40,13 @@ static int load(struct qp_engine *e, struct qp_err *err)
     if (!e->blocks)
         return QP_E_RESOURCE;
     for (int64_t l = 0; l < c->n_layers; l++)
-        if (qp_block_load(&e->blocks[l], e->model, l, e->ops, &e->ex, e->compute, err))
+        if (qp_block_open(&e->blocks[l], e->model, l, e->ops, &e->ex, e->compute, true, err))
             return err->code;
     const struct qp_weight *head = qp_model_part(e->model, -1, c->tied_embeddings ? QP_ROLE_EMBED : QP_ROLE_HEAD, -1, false);
     struct qp_linear_ops lin = qp_linear_ops_of(e->ops, e->compute);
     if (qp_norm_load(&e->final_norm, e->model, -1, QP_ROLE_FINAL_NORM, c->d_model, err))
         return err->code;
-    if (qp_packed_new(&e->head, head->rows, head->cols, lin, err))
-        return err->code;
-    return qp_pack_weight(&e->head, 0, head, lin, &e->ex, err);
+    return qp_packed_load(&e->head, &head, 1, false, lin, e->ops, &e->ex, err);
 }
 
 int qp_engine_new(struct qp_engine **out, struct qp_model *m, const struct qp_ops *ops, struct qp_pool *pool, enum qp_compute compute, struct qp_err *err)
@@ -108,9 +106,14 @@ const struct qp_ops *qp_engine_ops(const struct qp_engine *e)
 size_t qp_engine_weight_bytes(const struct qp_engine *e)
 {
     struct qp_linear_ops lin = qp_linear_ops_of(e->ops, e->compute);
-    const struct qp_block *b = e->blocks[0];
-    size_t block = lin.bytes(b->qkv.N, b->qkv.K) + lin.bytes(b->o.N, b->o.K) + lin.bytes(b->mlp.in.N, b->mlp.in.K) + lin.bytes(b->mlp.down.N, b->mlp.down.K);
-    return block * (size_t)e->config.n_layers + lin.bytes(e->head.N, e->head.K);
+    size_t bytes = qp_packed_bytes(&e->head, lin, e->ops);
+    for (int64_t l = 0; l < e->config.n_layers; l++) {
+        const struct qp_block *b = e->blocks[l];
+        const struct qp_packed *const packed[] = {&b->qkv, &b->o, &b->mlp.in, &b->mlp.down};
+        for (int i = 0; i < 4; i++)
+            bytes += qp_packed_bytes(packed[i], lin, e->ops);
+    }
+    return bytes;
 }
 
 size_t qp_engine_scratch_bytes(const struct qp_engine *e)

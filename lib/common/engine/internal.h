@@ -21,19 +21,38 @@ struct qp_attn_ops qp_attn_ops_of(const struct qp_ops *ops, enum qp_kv kv);
 /* The cache that goes with a compute type where nothing else is asked for. */
 enum qp_kv qp_kv_default(enum qp_compute compute);
 
-/* One or more matrices with the same input, packed one under the other: q, k, v; gate, up. */
-struct qp_packed {
+/* One or more matrices with the same input, one under the other: q, k, v; gate, up. Neighbours that are stored alike are one part and one product: dense
+ * values packed for lin, or codes as they are stored (struct qp_qmatrix). */
+#define QP_PACKED_PARTS 4
+struct qp_packed_part {
     void *data;
+    int64_t row0, rows;
+    bool codes;
+    struct qp_qmatrix q; /* codes only; the next two are its own */
+    int32_t *perm;
+    float *table;
+    float factor; /* what the table was multiplied by, and the scales are divided by */
+};
+struct qp_packed {
+    struct qp_packed_part part[QP_PACKED_PARTS];
+    int n_parts;
     float *bias; /* [N] or NULL */
     int64_t N, K;
 };
 /* y[T,N] (+)= x·Wᵀ + bias */
 void qp_packed_run(const struct qp_packed *p, struct qp_linear_ops lin, const struct qp_ops *ops, struct qp_exec *ex, float *y, const float *x, int64_t ldx,
                    int64_t T, bool accumulate);
-/* Decodes a weight in slices and packs it at row0. NaN and infinities are refused. */
-int qp_pack_weight(struct qp_packed *p, int64_t row0, const struct qp_weight *w, struct qp_linear_ops lin, struct qp_exec *ex, struct qp_err *err) QP_MUST_USE;
-int qp_packed_new(struct qp_packed *p, int64_t N, int64_t K, struct qp_linear_ops lin, struct qp_err *err) QP_MUST_USE;
+/* Packs n weights (n <= QP_PACKED_PARTS). codes: those stored as codes stay codes, else all are decoded, in slices, and packed for lin as one part. NaN and
+ * infinities are refused. Release p after an error, too. */
+int qp_packed_load(struct qp_packed *p, const struct qp_weight *const *w, int n, bool codes, struct qp_linear_ops lin, const struct qp_ops *ops, struct qp_exec *ex,
+                   struct qp_err *err) QP_MUST_USE;
+size_t qp_packed_bytes(const struct qp_packed *p, struct qp_linear_ops lin, const struct qp_ops *ops);
 void qp_packed_release(struct qp_packed *p);
+/* codes.c: the layout of weights of these codes. Codes that kernels cannot take: *fits is false and nothing is owned. */
+int qp_codes_layout(struct qp_packed_part *part, const struct qp_codes *c, int64_t N, int64_t K, bool *fits, struct qp_err *err) QP_MUST_USE;
+bool qp_codes_alike(const struct qp_codes *a, const struct qp_codes *b, int64_t K);
+/* Packs the weights w[0..n) into part, whose layout is set but for q.half and q.zeros. */
+int qp_codes_pack(struct qp_packed_part *part, const struct qp_weight *const *w, int n, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err) QP_MUST_USE;
 
 /* Cosines and sines by position, as transformers computes them (frequencies in float32). */
 struct qp_rope {
@@ -79,6 +98,10 @@ struct qp_block {
     void *kv;
     int64_t kv_len;
 };
+
+/* qp_block_load, with weights stored as codes kept as such; qp_block_set_linear is not for such a block. */
+int qp_block_open(struct qp_block **out, const struct qp_model *m, int64_t layer, const struct qp_ops *ops, struct qp_exec *ex, enum qp_compute compute,
+                  bool codes, struct qp_err *err) QP_MUST_USE;
 
 struct qp_attn_shape qp_attn_shape_of(const struct qp_model_config *c, int64_t layer, int64_t capacity);
 /* qkv [T, N] of one stretch: q and k normalized per head (Qwen3) and rotated. cs [T, hd/2, 2]. */

@@ -108,7 +108,7 @@ void qp_gptq_read_codes(const struct qp_weight_impl *w, int64_t row0, int64_t n,
     const struct qp_gptq_store *s = w->gptq;
     int64_t out = w->pub.rows, in = w->pub.cols;
     for (int64_t o = row0; o < row0 + n; o++) {
-        for (int64_t i = 0; i < in; i++)
+        for (int64_t i = 0; codes && i < in; i++)
             codes[(o - row0) * in + i] = (uint8_t)field(s->qweight + o, out, i, s->bits);
         for (int64_t g = 0; g < s->n_groups; g++) {
             scales[(o - row0) * s->n_groups + g] = qp_f16_to_f32(s->scales[g * out + o]);

@@ -137,7 +137,7 @@ struct qp_codes {
     double outlier_threshold; /* LLM.int8(): activation columns with |x| at or above it are multiplied in 16 bit; 0: none */
 };
 void qp_weight_codes(const struct qp_weight *w, struct qp_codes *out);
-/* Rows [row0, row0 + n): codes [n, cols]; scales and zeros [n, n_groups] (zeros: QP_CODES_INT only, else untouched). kind must not be QP_CODES_NONE. Thread-safe. */
+/* Rows [row0, row0 + n): codes [n, cols], or NULL when scales and zeros are enough; scales and zeros [n, n_groups] (zeros: QP_CODES_INT only, else untouched). kind must not be QP_CODES_NONE. Thread-safe. */
 void qp_weight_read_codes(const struct qp_weight *w, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros);
 
 /* The model's tokenizer: tokenizer.json of the directory, or the GGUF's metadata. Caller frees with qp_tokenizer_free. */

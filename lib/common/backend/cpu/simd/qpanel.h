@@ -1,0 +1,58 @@
+/* Codes in panels, shared by all variants that compute on vectors of VL floats. A panel is 2*VL rows of W as one stream of bytes, group after group:
+ * the group's codes, then 2*VL scales, then 2*VL zeros if there are any. Codes lie in units of two vectors: in each, a 32-bit word holds columns of
+ * one row, 8 columns of 4 bits (column k at bit 4 * (k / 2 + 4 * (k & 1)), so that words of 16 bits hold even and odd columns) or 4 of 8 bits. */
+#ifndef QP_BACKEND_CPU_SIMD_QPANEL_H
+#define QP_BACKEND_CPU_SIMD_QPANEL_H
+
+#include "backend/cpu/simd/vec.h"
+#include "backend/ops.h"
+#include "base/half.h"
+
+#define QN (2 * VL)
+
+INLINE int64_t q_panels(const struct qp_qmatrix *q)
+{
+    return (q->N + QN - 1) / QN;
+}
+
+/* Columns of group g. */
+INLINE int64_t q_width(const struct qp_qmatrix *q, int64_t g)
+{
+    return g + 1 < q->n_groups ? q->group : q->Kp - g * q->group;
+}
+
+INLINE size_t q_code_bytes(const struct qp_qmatrix *q, int64_t cols)
+{
+    return (size_t)(cols * QN * q->bits / 8);
+}
+
+/* Scales, or zeros, of one group. */
+INLINE size_t q_scale_bytes(const struct qp_qmatrix *q)
+{
+    return QN * (q->half ? sizeof(uint16_t) : sizeof(float));
+}
+
+INLINE size_t q_group_bytes(const struct qp_qmatrix *q, int64_t cols)
+{
+    return q_code_bytes(q, cols) + q_scale_bytes(q) * (q->zeros ? 2 : 1);
+}
+
+INLINE size_t q_panel_bytes(const struct qp_qmatrix *q)
+{
+    return (size_t)(q->n_groups - 1) * q_group_bytes(q, q->group) + q_group_bytes(q, q_width(q, q->n_groups - 1));
+}
+
+/* Vector v of the scales (or zeros) at s. */
+INLINE vf q_load_scales(const struct qp_qmatrix *q, const uint8_t *s, int v)
+{
+#if defined(__AVX512F__)
+    if (q->half)
+        return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(s + v * 32)));
+#else
+    if (q->half)
+        return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(s + v * 16)));
+#endif
+    return v_load((const float *)(const void *)s + v * VL);
+}
+
+#endif

@@ -83,8 +83,14 @@ struct qp_ops {
     /* ---- normalization, activations, positions ---- */
     /* y[t,:] = x[t,:] / sqrt(mean(x[t,:]^2) + eps) * w ; y may be x */
     void (*rms_norm)(struct qp_exec *ex, float *y, const float *x, const float *w, int64_t T, int64_t D, float eps);
+    /* y[t,:] = (x[t,:] - mean) / sqrt(variance + eps) * w + b, the variance with divisor D; y may be x */
+    void (*layer_norm)(struct qp_exec *ex, float *y, const float *x, const float *w, const float *b, int64_t T, int64_t D, float eps);
     /* y[t,:] = silu(gate[t,:]) * up[t,:], F wide; gate and up share the stride ldx (two halves of one product); y may be gate */
     void (*silu_mul)(struct qp_exec *ex, float *y, int64_t ldy, const float *gate, const float *up, int64_t ldx, int64_t T, int64_t F);
+    /* The same with GELU, Hendrycks and Gimpel 2016. gelu_mul: tanh form, g/2 (1 + tanh(sqrt(2/pi) (g + 0.044715 g^3))); up NULL: no factor.
+     * gelu_erf: g/2 (1 + erf(g / sqrt 2)) of x, no factor. */
+    void (*gelu_mul)(struct qp_exec *ex, float *y, int64_t ldy, const float *gate, const float *up, int64_t ldx, int64_t T, int64_t F);
+    void (*gelu_erf)(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, int64_t T, int64_t F);
     /* y += x over n elements; and y[t,:] += b for each of T rows */
     void (*add)(struct qp_exec *ex, float *y, const float *x, int64_t n);
     void (*add_bias)(struct qp_exec *ex, float *y, int64_t ldy, const float *b, int64_t T, int64_t N);

@@ -23,6 +23,12 @@ static void special_case(const struct qp_ops *ops, const struct qp_ops *ref, str
     ref->silu_mul(ex, want, 7, in, ones, 7, 1, 6);
     ops->silu_mul(ex, out, 7, in, ones, 7, 1, 6);
     CHECK_DIFF(out, want, 6, "silu_mul", "special values");
+    ref->gelu_mul(ex, want, 7, in, ones, 7, 1, 7);
+    ops->gelu_mul(ex, out, 7, in, ones, 7, 1, 7);
+    CHECK_DIFF(out, want, 7, "gelu_mul", "special values");
+    ref->gelu_erf(ex, want, 7, in, 7, 1, 7);
+    ops->gelu_erf(ex, out, 7, in, 7, 1, 7);
+    CHECK_DIFF(out, want, 7, "gelu_erf", "special values");
     qp_free(w), qp_free(y), qp_free(r);
 }
 
@@ -41,6 +47,17 @@ static void elementwise_case(const struct qp_ops *ops, const struct qp_ops *ref,
         ref->rms_norm(ex, r, x, w, T, D, 1e-5f);
         ops->rms_norm(ex, y, x, w, T, D, 1e-5f);
         CHECK_DIFF(y, r, T * D, "rms_norm", "D=%d", (int)D);
+        ref->layer_norm(ex, r, x, w, x + D, T, D, 1e-5f);
+        ops->layer_norm(ex, y, x, w, x + D, T, D, 1e-5f);
+        CHECK_DIFF(y, r, T * D, "layer_norm", "D=%d", (int)D);
+        for (int gated = 0; gated < 2; gated++) {
+            ref->gelu_mul(ex, r, D, x, gated ? x + D : NULL, ld, T, D);
+            ops->gelu_mul(ex, y, D, x, gated ? x + D : NULL, ld, T, D);
+            CHECK_DIFF(y, r, T * D, "gelu_mul", "F=%d gated %d", (int)D, gated);
+        }
+        ref->gelu_erf(ex, r, D, x, ld, T, D);
+        ops->gelu_erf(ex, y, D, x, ld, T, D);
+        CHECK_DIFF(y, r, T * D, "gelu_erf", "F=%d", (int)D);
         ref->silu_mul(ex, r, D, x, x + D, ld, T, D);
         ops->silu_mul(ex, y, D, x, x + D, ld, T, D);
         CHECK_DIFF(y, r, T * D, "silu_mul", "F=%d", (int)D);
@@ -89,6 +106,35 @@ static void exponential_case(const struct qp_ops *ops, const struct qp_ops *ref,
     qp_free(g), qp_free(one), qp_free(y);
 }
 
+/* GELU value by value against double precision; layer_norm by hand: (1, 2, 3, 6) has mean 3 and variance 3.5. */
+static void gelu_case(const struct qp_ops *ops, const struct qp_ops *ref, struct qp_exec *ex)
+{
+    enum { N = 20000 };
+    float *g = values(N, 0), *y = values(N, 0), x[] = {1, 2, 3, 6}, w[] = {1, 1, 2, 1}, b[] = {0, 0, 5, 0};
+    for (int i = 0; i < N; i++)
+        g[i] = -8.f + (float)i * (16.f / N);
+    ops->gelu_mul(ex, y, N, g, NULL, N, 1, N);
+    for (int i = 0; i < N; i++) {
+        double v = (double)g[i];
+        assert_true(fabs((double)y[i] - 0.5 * v * (1 + tanh(sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)))) <= 5e-7 * fmax(1, fabs(v)));
+    }
+    ops->gelu_erf(ex, y, N, g, N, 1, N);
+    for (int i = 0; i < N; i++)
+        assert_true(fabs((double)y[i] - 0.5 * (double)g[i] * (1 + erf((double)g[i] / sqrt(2)))) <= 5e-7 * fmax(1, fabs((double)g[i])));
+    for (int k = 0; k < 2; k++) {
+        (k ? ref : ops)->layer_norm(ex, y, x, w, b, 1, 4, 0.5f);
+        for (int i = 0; i < 4; i++)
+            assert_true(fabsf(y[i] - ((x[i] - 3) / 2 * w[i] + b[i])) <= 1e-6f);
+    }
+    qp_free(g), qp_free(y);
+}
+
+static void test_gelu(void **s)
+{
+    (void)s;
+    for_each_isa(gelu_case);
+}
+
 static void test_exponential(void **s)
 {
     (void)s;
@@ -100,7 +146,10 @@ static void run_all(const struct qp_ops *ops, struct qp_exec *ex, float *out, co
 {
     enum { T = 67, K = 150 };
     ops->rms_norm(ex, out, x, x, T, K, 1e-5f), out += T * K;
+    ops->layer_norm(ex, out, x, x, x + 7, T, K, 1e-5f), out += T * K;
     ops->silu_mul(ex, out, K, x, x + K, 2 * K, T, K), out += T * K;
+    ops->gelu_mul(ex, out, K, x, x + K, 2 * K, T, K), out += T * K;
+    ops->gelu_erf(ex, out, K, x, 2 * K, T, K), out += T * K;
     ops->add(ex, out, x, T * K), ops->add_bias(ex, out, K, x, T, K), out += T * K;
     ops->rope(ex, out, K, x, T, 1, K, false);
 }
@@ -108,7 +157,7 @@ static void run_all(const struct qp_ops *ops, struct qp_exec *ex, float *out, co
 /* The same bits for any number of threads. */
 static void threads_case(const struct qp_ops *ops, const struct qp_ops *ref, struct qp_exec *ex)
 {
-    enum { SIZE = 60000 };
+    enum { SIZE = 90000 };
     (void)ref;
     float *x = values(SIZE, 1), *y = qp_zalloc(SIZE * sizeof *y, "test", NULL), *z = qp_zalloc(SIZE * sizeof *z, "test", NULL);
     run_all(ops, ex, y, x);
@@ -142,6 +191,7 @@ int main(void)
         cmocka_unit_test(test_special),
         cmocka_unit_test(test_elementwise),
         cmocka_unit_test(test_exponential),
+        cmocka_unit_test(test_gelu),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_covered),
     };

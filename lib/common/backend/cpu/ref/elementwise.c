@@ -15,6 +15,41 @@ void qp_ref_rms_norm(struct qp_exec *ex, float *y, const float *x, const float *
     }
 }
 
+void qp_ref_layer_norm(struct qp_exec *ex, float *y, const float *x, const float *w, const float *b, int64_t T, int64_t D, float eps)
+{
+    (void)ex;
+    for (int64_t t = 0; t < T; t++) {
+        double mean = 0, var = 0;
+        for (int64_t d = 0; d < D; d++)
+            mean += (double)x[t * D + d] / (double)D;
+        for (int64_t d = 0; d < D; d++)
+            var += ((double)x[t * D + d] - mean) * ((double)x[t * D + d] - mean);
+        double scale = 1.0 / sqrt(var / (double)D + (double)eps);
+        for (int64_t d = 0; d < D; d++)
+            y[t * D + d] = (float)(((double)x[t * D + d] - mean) * scale * (double)w[d] + (double)b[d]);
+    }
+}
+
+void qp_ref_gelu_mul(struct qp_exec *ex, float *y, int64_t ldy, const float *gate, const float *up, int64_t ldx, int64_t T, int64_t F)
+{
+    (void)ex;
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t f = 0; f < F; f++) {
+            double g = (double)gate[t * ldx + f], u = up ? (double)up[t * ldx + f] : 1.0;
+            y[t * ldy + f] = (float)(0.5 * g * (1.0 + tanh(0.79788456080286535588 * (g + 0.044715 * g * g * g))) * u);
+        }
+}
+
+void qp_ref_gelu_erf(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, int64_t T, int64_t F)
+{
+    (void)ex;
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t f = 0; f < F; f++) {
+            double g = (double)x[t * ldx + f];
+            y[t * ldy + f] = (float)(0.5 * g * erfc(-g * 0.70710678118654752440));
+        }
+}
+
 void qp_ref_silu_mul(struct qp_exec *ex, float *y, int64_t ldy, const float *gate, const float *up, int64_t ldx, int64_t T, int64_t F)
 {
     (void)ex;

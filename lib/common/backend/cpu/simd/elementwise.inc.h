@@ -8,7 +8,7 @@
 
 struct rows_job {
     float *y;
-    const float *x, *w, *u;
+    const float *x, *w, *u, *b;
     int64_t ldy, ldx, D, heads;
     float eps;
     bool interleaved;
@@ -50,6 +50,116 @@ void QP_V(rms_norm)(struct qp_exec *ex, float *y, const float *x, const float *w
 {
     struct rows_job j = {.y = y, .x = x, .w = w, .D = D, .eps = eps};
     qp_pool_for(ex->pool, T, rows_a_chunk(D), norm_rows, &j);
+}
+
+/* Sum over x, or over (x - mean)^2. */
+INLINE double span_sum(const float *x, int64_t D, float mean, bool squares)
+{
+    vf a = v_set1(0), b = v_set1(0), m = v_set1(mean);
+    int64_t d = 0;
+    for (; d + 2 * VL <= D; d += 2 * VL) {
+        vf u = v_sub(v_load(x + d), m), v = v_sub(v_load(x + d + VL), m);
+        a = squares ? v_fma(u, u, a) : v_add(a, u);
+        b = squares ? v_fma(v, v, b) : v_add(b, v);
+    }
+    double sum = v_hsum_f64(v_add(a, b));
+    for (; d < D; d++) {
+        double u = (double)(x[d] - mean);
+        sum += squares ? u * u : u;
+    }
+    return sum;
+}
+
+static void layer_norm_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct rows_job *j = arg;
+    (void)thread;
+    for (int64_t t = begin; t < end; t++) {
+        const float *x = j->x + t * j->D;
+        float *y = j->y + t * j->D, mean = (float)(span_sum(x, j->D, 0, false) / (double)j->D);
+        double var = span_sum(x, j->D, mean, true) / (double)j->D;
+        vf m = v_set1(mean), s = v_set1((float)(1.0 / sqrt(var + (double)j->eps)));
+        int64_t d = 0;
+        for (; d + VL <= j->D; d += VL)
+            v_store(y + d, v_fma(v_mul(v_sub(v_load(x + d), m), s), v_load(j->w + d), v_load(j->b + d)));
+        if (d < j->D) {
+            int64_t n = j->D - d;
+            v_store_n(y + d, v_fma(v_mul(v_sub(v_load_n(x + d, n), m), s), v_load_n(j->w + d, n), v_load_n(j->b + d, n)), n);
+        }
+    }
+}
+
+void QP_V(layer_norm)(struct qp_exec *ex, float *y, const float *x, const float *w, const float *b, int64_t T, int64_t D, float eps)
+{
+    struct rows_job j = {.y = y, .x = x, .w = w, .b = b, .D = D, .eps = eps};
+    qp_pool_for(ex->pool, T, rows_a_chunk(D), layer_norm_rows, &j);
+}
+
+/* (1 + tanh(u)) / 2 = 1 / (1 + e^-2u); the argument is g (a + b g^2). */
+INLINE vf gelu_tanh(vf g)
+{
+    vf a = v_mul(g, v_fma(v_mul(g, g), v_set1(-0.0713548163f), v_set1(-1.59576912f)));
+    return v_div(g, v_add(v_set1(1), v_exp(a)));
+}
+
+static void gelu_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct rows_job *j = arg;
+    (void)thread;
+    for (int64_t t = begin; t < end; t++) {
+        const float *g = j->x + t * j->ldx, *u = j->u ? j->u + t * j->ldx : NULL;
+        float *y = j->y + t * j->ldy;
+        int64_t f = 0;
+        for (; f + VL <= j->D; f += VL) {
+            vf v = gelu_tanh(v_load(g + f));
+            v_store(y + f, u ? v_mul(v, v_load(u + f)) : v);
+        }
+        if (f < j->D) {
+            vf v = gelu_tanh(v_load_n(g + f, j->D - f));
+            v_store_n(y + f, u ? v_mul(v, v_load_n(u + f, j->D - f)) : v, j->D - f);
+        }
+    }
+}
+
+void QP_V(gelu_mul)(struct qp_exec *ex, float *y, int64_t ldy, const float *gate, const float *up, int64_t ldx, int64_t T, int64_t F)
+{
+    struct rows_job j = {.y = y, .ldy = ldy, .x = gate, .u = up, .ldx = ldx, .D = F};
+    qp_pool_for(ex->pool, T, rows_a_chunk(2 * F), gelu_rows, &j);
+}
+
+/* With z = |g| / sqrt 2, t = 1 / (1 + z/2): erfc(z) = t e^(p(t) - z^2), p a Chebyshev interpolant of log(erfcx(z) / t) over z in [0, 10.2], error 5e-8.
+ * g Phi(g) = max(g, 0) - |g| erfc(z) / 2, which has no cancellation for negative g. |g| stops where erfc is 0, so that infinity times 0 is no NaN. */
+INLINE vf gelu_exact(vf g)
+{
+    static const float c[] = {1.498050268e-1f, -7.070607322e-1f, 1.217592973f, -7.758814959e-1f, -1.574894652e-2f, -3.219607375e-2f, 4.566372696e-2f, 3.844016541e-1f,
+                              9.988837636e-1f, -1.265459846f};
+    vf size = v_min(v_set1(30.f), v_max(v_sub(v_set1(0), g), g)), z = v_mul(size, v_set1(0.707106781f)), t = v_div(v_set1(1), v_fma(z, v_set1(0.5f), v_set1(1)));
+    vf p = v_set1(c[0]);
+    UNROLL for (int i = 1; i < 10; i++)
+        p = v_fma(p, t, v_set1(c[i]));
+    vf tail = v_mul(v_mul(t, v_exp(v_fnma(z, z, p))), v_mul(size, v_set1(0.5f)));
+    return v_sub(v_max(v_set1(0), g), tail);
+}
+
+static void gelu_erf_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct rows_job *j = arg;
+    (void)thread;
+    for (int64_t t = begin; t < end; t++) {
+        const float *x = j->x + t * j->ldx;
+        float *y = j->y + t * j->ldy;
+        int64_t f = 0;
+        for (; f + VL <= j->D; f += VL)
+            v_store(y + f, gelu_exact(v_load(x + f)));
+        if (f < j->D)
+            v_store_n(y + f, gelu_exact(v_load_n(x + f, j->D - f)), j->D - f);
+    }
+}
+
+void QP_V(gelu_erf)(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, int64_t T, int64_t F)
+{
+    struct rows_job j = {.y = y, .ldy = ldy, .x = x, .ldx = ldx, .D = F};
+    qp_pool_for(ex->pool, T, rows_a_chunk(2 * F), gelu_erf_rows, &j);
 }
 
 INLINE vf silu(vf g, vf u)

@@ -95,7 +95,7 @@ int qp_block_open(struct qp_block **out, const struct qp_model *m, int64_t layer
     b->layer = layer;
     b->linears = qp_model_linear(m, qp_model_first_linear(m, layer));
     b->n_linears = (int)(qp_model_first_linear(m, layer + 1) - qp_model_first_linear(m, layer));
-    qp_rope_init(&b->rope, &b->config);
+    qp_rope_init(&b->rope, &b->config, qp_block_is_local(&b->config, layer));
     if (load_norms(b, m, err) || load_linears(b, m, codes && compute == QP_COMPUTE_BF16, err)) {
         qp_block_free(b);
         return err->code;
@@ -150,22 +150,68 @@ static void norm_heads(const struct qp_block *b, float *x, int64_t ldx, const st
         qp_norm_run(n, &b->config, b->ops, b->ex, x + t * ldx, x + t * ldx, heads, b->config.head_dim);
 }
 
+bool qp_block_is_local(const struct qp_model_config *c, int64_t layer)
+{
+    return c->rope_theta_local > 0 && qp_config_window(c, layer) > 0;
+}
+
+/* A head's dimensions so that those which rotate lie in pairs (i, i + hd/2), as the op turns them: the others go behind each half. */
+static void order_head(float *to, const float *from, int64_t hd, int64_t rotating)
+{
+    int64_t half = hd / 2, r = rotating / 2, rest = half - r;
+    memcpy(to, from, (size_t)r * sizeof *to);
+    memcpy(to + r, from + rotating, (size_t)rest * sizeof *to);
+    memcpy(to + half, from + r, (size_t)r * sizeof *to);
+    memcpy(to + half + r, from + rotating + rest, (size_t)rest * sizeof *to);
+}
+
+/* One row of the product becomes q, k, v. */
+static void order_row(const struct qp_model_config *c, float *row, float *copy, int64_t N)
+{
+    int64_t hd = c->head_dim, rotating = c->rope_dims ? c->rope_dims : hd, heads = c->n_heads, kv = c->n_kv_heads;
+    memcpy(copy, row, (size_t)N * sizeof *row);
+    for (int64_t h = 0; h < heads + 2 * kv; h++) {
+        int64_t part = h < heads ? 0 : h < heads + kv ? 1 : 2, head = part == 0 ? h : part == 1 ? h - heads : h - heads - kv;
+        const float *from = copy + (c->qkv_by_head ? 3 * head + part : h) * hd;
+        if (part < 2)
+            order_head(row + h * hd, from, hd, rotating);
+        else
+            memcpy(row + h * hd, from, (size_t)hd * sizeof *row);
+    }
+}
+
+static void order_rows(const struct qp_block *b, float *qkv, int64_t T)
+{
+    float *copy = qp_exec_scratch(b->ex, (size_t)b->qkv.N * sizeof *copy);
+    for (int64_t t = 0; copy && t < T; t++)
+        order_row(&b->config, qkv + t * b->qkv.N, copy, b->qkv.N);
+}
+
 void qp_block_rotate(const struct qp_block *b, float *qkv, const float *cs, int64_t T)
 {
     const struct qp_model_config *c = &b->config;
     int64_t ld = b->qkv.N;
     float *k = qkv + c->n_heads * c->head_dim;
+    if (c->qkv_by_head || c->rope_dims)
+        order_rows(b, qkv, T);
     norm_heads(b, qkv, ld, &b->q_norm, T, c->n_heads);
     norm_heads(b, k, ld, &b->k_norm, T, c->n_kv_heads);
     /* q and k lie side by side: one rotation serves both */
-    b->ops->rope(b->ex, qkv, ld, cs, T, c->n_heads + c->n_kv_heads, c->head_dim, c->rope_interleaved);
+    if (!c->learned_positions)
+        b->ops->rope(b->ex, qkv, ld, cs, T, c->n_heads + c->n_kv_heads, c->head_dim, c->rope_interleaved);
 }
 
 void qp_mlp_rows(const struct qp_block *b, const struct qp_mlp *mlp, const float *h, int64_t T, float *gu, float *m)
 {
     int64_t F = mlp->F;
     qp_packed_run(&mlp->in, b->lin, b->ops, b->ex, gu, h, b->config.d_model, T, false);
-    b->ops->silu_mul(b->ex, m, F, gu, gu + F, 2 * F, T, F);
+    int64_t ld = mlp->in.N;
+    const float *up = b->config.gated ? gu + F : NULL;
+    switch (b->config.activation) {
+    case QP_ACT_SILU: b->ops->silu_mul(b->ex, m, F, gu, up, ld, T, F); break;
+    case QP_ACT_GELU_TANH: b->ops->gelu_mul(b->ex, m, F, gu, up, ld, T, F); break;
+    case QP_ACT_GELU_ERF: b->ops->gelu_erf(b->ex, m, F, gu, ld, T, F); break;
+    }
 }
 
 void qp_block_add(const struct qp_block *b, const struct qp_packed *p, const struct qp_norm *norm, float *x, const float *in, int64_t T, float *y)

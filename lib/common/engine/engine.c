@@ -19,7 +19,7 @@ struct qp_engine {
     struct qp_block **blocks;
     struct qp_packed head;
     struct qp_norm final_norm;
-    struct qp_rope rope;
+    struct qp_rope rope, local_rope; /* local: of Gemma's sliding layers */
     float *act; /* activations of one group of tokens */
     size_t act_floats;
 };
@@ -63,7 +63,8 @@ int qp_engine_new(struct qp_engine **out, struct qp_model *m, const struct qp_op
     e->config = *qp_model_config(m);
     e->compute = compute;
     e->kv = qp_kv_default(compute);
-    qp_rope_init(&e->rope, &e->config);
+    qp_rope_init(&e->rope, &e->config, false);
+    qp_rope_init(&e->local_rope, &e->config, e->config.rope_theta_local > 0);
     if (load(e, err)) {
         qp_engine_free(e);
         return err->code;
@@ -82,6 +83,7 @@ void qp_engine_free(struct qp_engine *e)
     qp_packed_release(&e->head);
     qp_norm_release(&e->final_norm);
     qp_rope_release(&e->rope);
+    qp_rope_release(&e->local_rope);
     qp_free(e->act);
     qp_exec_release(&e->ex);
     qp_model_free(e->model);
@@ -118,7 +120,7 @@ size_t qp_engine_weight_bytes(const struct qp_engine *e)
 
 size_t qp_engine_scratch_bytes(const struct qp_engine *e)
 {
-    return e->ex.scratch_bytes + e->act_floats * sizeof *e->act + (size_t)(e->rope.n * e->config.head_dim) * sizeof(float);
+    return e->ex.scratch_bytes + e->act_floats * sizeof *e->act + (size_t)((e->rope.n + e->local_rope.n) * e->config.head_dim) * sizeof(float);
 }
 
 void qp_engine_set_kv(struct qp_engine *e, enum qp_kv kv)
@@ -210,7 +212,7 @@ struct group {
 };
 
 struct act {
-    float *x, *h, *qkv, *a, *gu, *m, *y, *cs;
+    float *x, *h, *qkv, *a, *gu, *m, *y, *cs, *local_cs;
 };
 
 static int layout(struct qp_engine *e, int64_t T, struct act *act, struct qp_err *err)
@@ -218,8 +220,8 @@ static int layout(struct qp_engine *e, int64_t T, struct act *act, struct qp_err
     const struct qp_model_config *c = &e->config;
     int64_t q = c->n_heads * c->head_dim, N = q + 2 * c->n_kv_heads * c->head_dim;
     int64_t wide = T < MLP_ROWS ? T : MLP_ROWS;
-    const int64_t counts[] = {T * c->d_model, T * c->d_model, T * N, T * q, wide * 2 * c->d_ff, wide * c->d_ff, wide * c->d_model, T * c->head_dim};
-    float **const slots[] = {&act->x, &act->h, &act->qkv, &act->a, &act->gu, &act->m, &act->y, &act->cs};
+    const int64_t counts[] = {T * c->d_model, T * c->d_model, T * N, T * q, wide * 2 * c->d_ff, wide * c->d_ff, wide * c->d_model, T * c->head_dim, c->rope_theta_local > 0 ? T * c->head_dim : 0};
+    float **const slots[] = {&act->x, &act->h, &act->qkv, &act->a, &act->gu, &act->m, &act->y, &act->cs, &act->local_cs};
     enum { N_SLOTS = sizeof slots / sizeof *slots };
     size_t total = 0, at = 0;
     for (int i = 0; i < N_SLOTS; i++)
@@ -246,6 +248,11 @@ static int embed_group(struct qp_engine *e, struct group *g, struct act *act, st
         if (qp_rope_reserve(&e->rope, p->pos0 + p->n, err) || qp_embed_at(e->model, p->ids, p->n, p->pos0, act->x + at * e->config.d_model, err))
             return err->code;
         memcpy(act->cs + at * half2, e->rope.table + p->pos0 * half2, (size_t)(p->n * half2) * sizeof(float));
+        if (e->config.rope_theta_local > 0) {
+            if (qp_rope_reserve(&e->local_rope, p->pos0 + p->n, err))
+                return err->code;
+            memcpy(act->local_cs + at * half2, e->local_rope.table + p->pos0 * half2, (size_t)(p->n * half2) * sizeof(float));
+        }
         at += p->n;
     }
     return 0;
@@ -290,7 +297,7 @@ static void run_layer(struct qp_engine *e, struct group *g, struct act *act, int
     int64_t T = g->tokens, D = c->d_model;
     qp_norm_run(&b->norm1, c, e->ops, &e->ex, act->h, act->x, T, D);
     qp_packed_run(&b->qkv, b->lin, e->ops, &e->ex, act->qkv, act->h, D, T, false);
-    qp_block_rotate(b, act->qkv, act->cs, T);
+    qp_block_rotate(b, act->qkv, qp_block_is_local(c, layer) ? act->local_cs : act->cs, T);
     attend(e, b, g, act, layer, last);
     if (last && !(T = gather_wanted(g, act->x, D)))
         return;

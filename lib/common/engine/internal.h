@@ -59,8 +59,12 @@ struct qp_rope {
     float inv_freq[QP_MAX_HEAD_DIM / 2];
     float *table; /* [n, hd/2, 2] */
     int64_t n, half;
+    int64_t rotates; /* pairs that turn: the first ones; 0: positions are learned */
+    int64_t limit;   /* positions that the frequencies are good for; 0: any */
+    double scale;
 };
-void qp_rope_init(struct qp_rope *r, const struct qp_model_config *c);
+/* local: the frequencies of Gemma's sliding layers. */
+void qp_rope_init(struct qp_rope *r, const struct qp_model_config *c, bool local);
 int qp_rope_reserve(struct qp_rope *r, int64_t positions, struct qp_err *err) QP_MUST_USE;
 void qp_rope_release(struct qp_rope *r);
 
@@ -104,7 +108,8 @@ int qp_block_open(struct qp_block **out, const struct qp_model *m, int64_t layer
                   bool codes, struct qp_err *err) QP_MUST_USE;
 
 struct qp_attn_shape qp_attn_shape_of(const struct qp_model_config *c, int64_t layer, int64_t capacity);
-/* qkv [T, N] of one stretch: q and k normalized per head (Qwen3) and rotated. cs [T, hd/2, 2]. */
+bool qp_block_is_local(const struct qp_model_config *c, int64_t layer);
+/* qkv [T, N] of one stretch, put into the order q, k, v where the model has another one; q and k normalized per head (Qwen3) and rotated. cs [T, hd/2, 2]. */
 void qp_block_rotate(const struct qp_block *b, float *qkv, const float *cs, int64_t T);
 /* m [T, F] = what down reads; gu [T, in.N] is scratch. */
 void qp_mlp_rows(const struct qp_block *b, const struct qp_mlp *mlp, const float *h, int64_t T, float *gu, float *m);

@@ -33,7 +33,10 @@ void qp_norm_release(struct qp_norm *n)
 void qp_norm_run(const struct qp_norm *n, const struct qp_model_config *c, const struct qp_ops *ops, struct qp_exec *ex, float *y, const float *x, int64_t T,
                  int64_t width)
 {
-    ops->rms_norm(ex, y, x, n->w, T, width, (float)c->norm_eps);
+    if (c->norm == QP_NORM_LAYER)
+        ops->layer_norm(ex, y, x, n->w, n->b, T, width, (float)c->norm_eps);
+    else
+        ops->rms_norm(ex, y, x, n->w, T, width, (float)c->norm_eps);
 }
 
 int qp_final_norm(const struct qp_model *m, const struct qp_ops *ops, struct qp_exec *ex, float *y, const float *x, int64_t T, struct qp_err *err)
@@ -47,11 +50,26 @@ int qp_final_norm(const struct qp_model *m, const struct qp_ops *ops, struct qp_
     return r;
 }
 
+static int add_positions(const struct qp_model *m, int64_t n, int64_t pos0, float *x, struct qp_err *err)
+{
+    const struct qp_weight *w = qp_model_part(m, -1, QP_ROLE_POSITIONS, -1, false);
+    float *p = qp_alloc_n((size_t)w->cols, sizeof *p, "positions", err);
+    int r = p ? 0 : QP_E_RESOURCE;
+    for (int64_t i = 0; i < n && !r; i++) {
+        r = qp_weight_read_rows(w, pos0 + i, 1, p, err);
+        for (int64_t d = 0; d < w->cols && !r; d++)
+            x[i * w->cols + d] += p[d];
+    }
+    qp_free(p);
+    return r;
+}
+
 int qp_embed_at(const struct qp_model *m, const int32_t *ids, int64_t n, int64_t pos0, float *x, struct qp_err *err)
 {
     const struct qp_model_config *c = qp_model_config(m);
     const struct qp_weight *w = qp_model_part(m, -1, QP_ROLE_EMBED, -1, false);
-    (void)pos0;
+    if (c->learned_positions && pos0 + n > c->max_positions)
+        return qp_err_set(err, QP_E_INPUT, "a text of %lld tokens, but the model has positions for %lld", (long long)(pos0 + n), (long long)c->max_positions);
     for (int64_t i = 0; i < n; i++) {
         if (ids[i] < 0 || ids[i] >= w->rows)
             return qp_err_set(err, QP_E_INPUT, "token id %d is outside of the vocabulary of %lld", ids[i], (long long)w->rows);
@@ -60,6 +78,8 @@ int qp_embed_at(const struct qp_model *m, const int32_t *ids, int64_t n, int64_t
     }
     for (int64_t i = 0; c->embed_scale > 0 && i < n * w->cols; i++)
         x[i] *= (float)c->embed_scale;
+    if (c->learned_positions && add_positions(m, n, pos0, x, err))
+        return err->code;
     return qp_all_finite(x, n * w->cols) ? 0 : qp_err_set(err, QP_E_INPUT, "tensor '%s' holds NaN or infinite weights", w->name);
 }
 

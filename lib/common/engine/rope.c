@@ -17,18 +17,24 @@ static double llama3_scaled(double f, const struct qp_model_config *c)
     return (1 - smooth) * f / c->rope_factor + smooth * f;
 }
 
-void qp_rope_init(struct qp_rope *r, const struct qp_model_config *c)
+static double scaled(double f, const struct qp_model_config *c, int64_t i)
 {
-    *r = (struct qp_rope){.half = c->head_dim / 2};
-    for (int64_t i = 0; i < r->half; i++) {
-        double f = 1.0 / pow(c->rope_theta, (double)(2 * i) / (double)c->head_dim);
-        if (c->rope_scaling == QP_ROPE_LINEAR)
-            f /= c->rope_factor;
-        else if (c->rope_scaling == QP_ROPE_LLAMA3)
-            f = llama3_scaled(f, c);
-        if (c->has_rope_factors)
-            f /= (double)c->rope_factors[i];
-        r->inv_freq[i] = (float)f;
+    if (c->rope_scaling == QP_ROPE_LINEAR)
+        f /= c->rope_factor;
+    else if (c->rope_scaling == QP_ROPE_LLAMA3)
+        f = llama3_scaled(f, c);
+    return c->has_rope_factors ? f / (double)c->rope_factors[i] : f;
+}
+
+void qp_rope_init(struct qp_rope *r, const struct qp_model_config *c, bool local)
+{
+    *r = (struct qp_rope){.half = c->head_dim / 2, .scale = c->rope_attention_factor > 0 ? c->rope_attention_factor : 1};
+    int64_t dims = c->learned_positions ? 0 : c->rope_dims ? c->rope_dims : c->head_dim;
+    r->rotates = dims / 2;
+    r->limit = c->rope_scaling == QP_ROPE_LONG ? c->rope_original_positions : 0;
+    for (int64_t i = 0; i < r->rotates; i++) {
+        double f = 1.0 / pow(local ? c->rope_theta_local : c->rope_theta, (double)(2 * i) / (double)dims);
+        r->inv_freq[i] = (float)(local ? f : scaled(f, c, i));
     }
 }
 
@@ -36,6 +42,9 @@ int qp_rope_reserve(struct qp_rope *r, int64_t positions, struct qp_err *err)
 {
     if (positions <= r->n)
         return 0;
+    if (r->limit && positions > r->limit)
+        return qp_err_set(err, QP_E_INPUT, "a text of %lld tokens: beyond the %lld of its original context the model takes other rotary factors (longrope), which is not supported",
+                          (long long)positions, (long long)r->limit);
     int64_t n = positions > 2 * r->n ? positions : 2 * r->n;
     float *table = qp_alloc_n((size_t)(n * r->half), 2 * sizeof *table, "rotary positions", err);
     if (!table)
@@ -45,8 +54,9 @@ int qp_rope_reserve(struct qp_rope *r, int64_t positions, struct qp_err *err)
     for (int64_t p = r->n; p < n; p++)
         for (int64_t i = 0; i < r->half; i++) {
             float angle = (float)p * r->inv_freq[i];
-            table[(p * r->half + i) * 2] = (float)cos((double)angle);
-            table[(p * r->half + i) * 2 + 1] = (float)sin((double)angle);
+            double s = i < r->rotates ? r->scale : 1; /* what does not rotate turns by 0 */
+            table[(p * r->half + i) * 2] = (float)(s * cos((double)angle));
+            table[(p * r->half + i) * 2 + 1] = (float)(s * sin((double)angle));
         }
     qp_free(r->table);
     r->table = table;

@@ -41,12 +41,93 @@ static const struct qp_part llama_model[] = {
     {0},
 };
 
+static const struct qp_part gemma3_layer[] = {
+    LLAMA_ATTENTION,
+    {"post_attention_layernorm.weight", "post_attention_norm.weight", QP_ROLE_POST_ATTENTION_NORM, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"pre_feedforward_layernorm.weight", "ffn_norm.weight", QP_ROLE_NORM2, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    LLAMA_MLP(QP_NEED_ALWAYS),
+    {"post_feedforward_layernorm.weight", "post_ffw_norm.weight", QP_ROLE_POST_MLP_NORM, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {0},
+};
+
+static const struct qp_part phi3_layer[] = {
+    {"input_layernorm.weight", "attn_norm.weight", QP_ROLE_NORM1, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"self_attn.qkv_proj.weight", "attn_qkv.weight", QP_ROLE_QKV, QP_DIM_QKV, QP_DIM_D, QP_NEED_ALWAYS, LINEAR, QP_DIM_1},
+    {"self_attn.o_proj.weight", "attn_output.weight", QP_ROLE_O, QP_DIM_D, QP_DIM_Q, QP_NEED_ALWAYS, LINEAR, QP_DIM_1},
+    LLAMA_NORM2,
+    {"mlp.gate_up_proj.weight", "ffn_up.weight", QP_ROLE_GATE_UP, QP_DIM_2F, QP_DIM_D, QP_NEED_ALWAYS, LINEAR, QP_DIM_1},
+    {"mlp.down_proj.weight", "ffn_down.weight", QP_ROLE_DOWN, QP_DIM_D, QP_DIM_F, QP_NEED_ALWAYS, LINEAR, QP_DIM_1},
+    {0},
+};
+
+#define TURNED (LINEAR | QP_PART_TRANSPOSED)
+static const struct qp_part gpt2_layer[] = {
+    {"ln_1.weight", "attn_norm.weight", QP_ROLE_NORM1, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"ln_1.bias", "attn_norm.bias", QP_ROLE_NORM1, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {"attn.c_attn.weight", "attn_qkv.weight", QP_ROLE_QKV, QP_DIM_QKV, QP_DIM_D, QP_NEED_ALWAYS, TURNED, QP_DIM_1},
+    {"attn.c_attn.bias", "attn_qkv.bias", QP_ROLE_QKV, QP_DIM_1, QP_DIM_QKV, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {"attn.c_proj.weight", "attn_output.weight", QP_ROLE_O, QP_DIM_D, QP_DIM_Q, QP_NEED_ALWAYS, TURNED, QP_DIM_1},
+    {"attn.c_proj.bias", "attn_output.bias", QP_ROLE_O, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {"ln_2.weight", "ffn_norm.weight", QP_ROLE_NORM2, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"ln_2.bias", "ffn_norm.bias", QP_ROLE_NORM2, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {"mlp.c_fc.weight", "ffn_up.weight", QP_ROLE_UP, QP_DIM_F, QP_DIM_D, QP_NEED_ALWAYS, TURNED, QP_DIM_1},
+    {"mlp.c_fc.bias", "ffn_up.bias", QP_ROLE_UP, QP_DIM_1, QP_DIM_F, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {"mlp.c_proj.weight", "ffn_down.weight", QP_ROLE_DOWN, QP_DIM_D, QP_DIM_F, QP_NEED_ALWAYS, TURNED, QP_DIM_1},
+    {"mlp.c_proj.bias", "ffn_down.bias", QP_ROLE_DOWN, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {0},
+};
+
+static const struct qp_part gpt2_model[] = {
+    {"transformer.wte.weight", "token_embd.weight", QP_ROLE_EMBED, QP_DIM_V, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"transformer.wpe.weight", "position_embd.weight", QP_ROLE_POSITIONS, QP_DIM_P, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"transformer.ln_f.weight", "output_norm.weight", QP_ROLE_FINAL_NORM, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"transformer.ln_f.bias", "output_norm.bias", QP_ROLE_FINAL_NORM, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {"lm_head.weight", "output.weight", QP_ROLE_HEAD, QP_DIM_V, QP_DIM_D, QP_NEED_UNTIED, 0, QP_DIM_1},
+    {0},
+};
+
+#define BY_HEAD QP_PART_BY_HEAD
+static const struct qp_part neox_layer[] = {
+    {"input_layernorm.weight", "attn_norm.weight", QP_ROLE_NORM1, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"input_layernorm.bias", "attn_norm.bias", QP_ROLE_NORM1, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {"attention.query_key_value.weight", "attn_qkv.weight", QP_ROLE_QKV, QP_DIM_QKV, QP_DIM_D, QP_NEED_ALWAYS, LINEAR | BY_HEAD, QP_DIM_1},
+    {"attention.query_key_value.bias", "attn_qkv.bias", QP_ROLE_QKV, QP_DIM_1, QP_DIM_QKV, QP_NEED_QKV_BIAS, BIAS | BY_HEAD, QP_DIM_1},
+    {"attention.dense.weight", "attn_output.weight", QP_ROLE_O, QP_DIM_D, QP_DIM_Q, QP_NEED_ALWAYS, LINEAR, QP_DIM_1},
+    {"attention.dense.bias", "attn_output.bias", QP_ROLE_O, QP_DIM_1, QP_DIM_D, QP_NEED_O_BIAS, BIAS, QP_DIM_1},
+    {"post_attention_layernorm.weight", "ffn_norm.weight", QP_ROLE_NORM2, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"post_attention_layernorm.bias", "ffn_norm.bias", QP_ROLE_NORM2, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {"mlp.dense_h_to_4h.weight", "ffn_up.weight", QP_ROLE_UP, QP_DIM_F, QP_DIM_D, QP_NEED_ALWAYS, LINEAR, QP_DIM_1},
+    {"mlp.dense_h_to_4h.bias", "ffn_up.bias", QP_ROLE_UP, QP_DIM_1, QP_DIM_F, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {"mlp.dense_4h_to_h.weight", "ffn_down.weight", QP_ROLE_DOWN, QP_DIM_D, QP_DIM_F, QP_NEED_ALWAYS, LINEAR, QP_DIM_1},
+    {"mlp.dense_4h_to_h.bias", "ffn_down.bias", QP_ROLE_DOWN, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {0},
+};
+
+static const struct qp_part neox_model[] = {
+    {"gpt_neox.embed_in.weight", "token_embd.weight", QP_ROLE_EMBED, QP_DIM_V, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"gpt_neox.final_layer_norm.weight", "output_norm.weight", QP_ROLE_FINAL_NORM, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"gpt_neox.final_layer_norm.bias", "output_norm.bias", QP_ROLE_FINAL_NORM, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {"embed_out.weight", "output.weight", QP_ROLE_HEAD, QP_DIM_V, QP_DIM_D, QP_NEED_UNTIED, 0, QP_DIM_1},
+    {0},
+};
+
 static const struct qp_arch archs[] = {
     /* Llama 1 to 3.x, SmolLM, SmolLM2, TinyLlama */
-    {"llama", "llama", "LlamaForCausalLM", "model.layers", llama_layer, llama_model, QP_NORM_RMS, QP_ACT_SILU, false, false, true, false},
-    {"mistral", "mistral", "MistralForCausalLM", "model.layers", llama_layer, llama_model, QP_NORM_RMS, QP_ACT_SILU, false, false, true, false}, /* as GGUF: "llama" */
-    {"qwen2", "qwen2", "Qwen2ForCausalLM", "model.layers", llama_layer, llama_model, QP_NORM_RMS, QP_ACT_SILU, true, false, false, false},
-    {"qwen3", "qwen3", "Qwen3ForCausalLM", "model.layers", llama_layer, llama_model, QP_NORM_RMS, QP_ACT_SILU, false, true, false, false},
+    {.hf = "llama", .gguf = "llama", .class_name = "LlamaForCausalLM", .layers = "model.layers", .layer_parts = llama_layer, .model_parts = llama_model,
+     .gguf_rotated = true},
+    {.hf = "mistral", .gguf = "mistral", .class_name = "MistralForCausalLM", .layers = "model.layers", .layer_parts = llama_layer, .model_parts = llama_model,
+     .gguf_rotated = true, .windowed = true}, /* as GGUF: "llama" */
+    {.hf = "qwen2", .gguf = "qwen2", .class_name = "Qwen2ForCausalLM", .layers = "model.layers", .layer_parts = llama_layer, .model_parts = llama_model,
+     .qkv_bias = true},
+    {.hf = "qwen3", .gguf = "qwen3", .class_name = "Qwen3ForCausalLM", .layers = "model.layers", .layer_parts = llama_layer, .model_parts = llama_model,
+     .qk_norm = true},
+    {.hf = "gemma3_text", .gguf = "gemma3", .layers = "model.layers", .layer_parts = gemma3_layer, .model_parts = llama_model, .norm = QP_NORM_RMS_PLUS_ONE,
+     .activation = QP_ACT_GELU_TANH, .qk_norm = true, .windowed = true},
+    {.hf = "phi3", .gguf = "phi3", .layers = "model.layers", .layer_parts = phi3_layer, .model_parts = llama_model, .windowed = true},
+    {.hf = "gpt2", .gguf = "gpt2", .layers = "transformer.h", .layer_parts = gpt2_layer, .model_parts = gpt2_model, .norm = QP_NORM_LAYER,
+     .activation = QP_ACT_GELU_TANH, .plain = true},
+    {.hf = "gpt_neox", .gguf = "gptneox", .layers = "gpt_neox.layers", .layer_parts = neox_layer, .model_parts = neox_model, .norm = QP_NORM_LAYER,
+     .activation = QP_ACT_GELU_ERF, .plain = true},
 };
 
 const struct qp_arch *qp_arch_by_hf(const char *model_type)
@@ -67,7 +148,7 @@ const struct qp_arch *qp_arch_by_gguf(const char *architecture, bool experts)
 
 const char *qp_arch_list(void)
 {
-    return "llama, mistral, qwen2, qwen3";
+    return "llama, mistral, qwen2, qwen3, gemma3_text, phi3, gpt2, gpt_neox";
 }
 
 int64_t qp_dim(const struct qp_model_config *c, enum qp_dim d)

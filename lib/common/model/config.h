@@ -15,4 +15,8 @@ struct qp_quant_config {
 int qp_config_from_json(struct qp_model_config *c, struct qp_quant_config *q, const struct qp_arch **arch, const char *path, struct qp_err *err) QP_MUST_USE;
 int qp_config_from_gguf(struct qp_model_config *c, const struct qp_arch **arch, const struct qp_gguf *g, const char *path, struct qp_err *err) QP_MUST_USE;
 
+/* For the two readers: what the table says of a family, and the limits of all numbers. */
+void qp_config_set_family(struct qp_model_config *c, const struct qp_arch *a);
+int qp_config_check(struct qp_model_config *c, const char *path, struct qp_err *err) QP_MUST_USE;
+
 #endif

@@ -118,7 +118,8 @@ static void test_one(const char *name, const char *backend)
 
 static void test_all(const char *backend)
 {
-    static const char *const names[] = {"llama", "llama-rope3-bias", "llama-linear", "mistral-window", "qwen2", "qwen3"};
+    static const char *const names[] = {"llama", "llama-rope3-bias", "llama-linear", "mistral-window", "qwen2", "qwen3",
+                                        "gemma3", "phi3", "phi3-longrope", "gpt2", "gpt-neox", "gpt-neox-sequential"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         test_one(names[i], backend);
 }

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "model/arch.h"
 #include "text/tokenizer.h"
 
 static int write_text(const char *dir, const char *name, const char *text, size_t n, struct qp_err *err)
@@ -33,17 +34,13 @@ static int write_json(const char *dir, const char *name, const json_t *o, struct
 /* What a GGUF model's config.json would have been. */
 static json_t *config_of(const struct qp_model_config *c)
 {
-    static const struct {
-        const char *arch, *name;
-    } classes[] = {{"llama", "LlamaForCausalLM"}, {"mistral", "MistralForCausalLM"}, {"qwen2", "Qwen2ForCausalLM"}, {"qwen3", "Qwen3ForCausalLM"}};
     json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:b, s:b, s:b, s:s}", "model_type", c->arch, "hidden_size", (json_int_t)c->d_model,
                           "intermediate_size", (json_int_t)c->d_ff, "num_hidden_layers", (json_int_t)c->n_layers, "num_attention_heads", (json_int_t)c->n_heads,
                           "num_key_value_heads", (json_int_t)c->n_kv_heads, "head_dim", (json_int_t)c->head_dim, "vocab_size", (json_int_t)c->vocab_size,
                           "max_position_embeddings", (json_int_t)c->max_positions, "rms_norm_eps", c->norm_eps, "rope_theta", c->rope_theta, "tie_word_embeddings",
                           c->tied_embeddings, "attention_bias", c->qkv_bias && strcmp(c->arch, "qwen2"), "mlp_bias", c->mlp_bias, "hidden_act", "silu");
-    for (size_t i = 0; o && i < sizeof classes / sizeof *classes; i++)
-        if (!strcmp(classes[i].arch, c->arch))
-            json_object_set_new(o, "architectures", json_pack("[s]", classes[i].name));
+    if (o)
+        json_object_set_new(o, "architectures", json_pack("[s]", qp_arch_by_hf(c->arch)->class_name));
     if (c->bos >= 0)
         json_object_set_new(o, "bos_token_id", json_integer(c->bos));
     if (c->eos >= 0)
@@ -67,11 +64,27 @@ static json_t *quantization_config(const struct qp_gptq_dir_options *o)
                      "damp_percent", o->damp, "true_sequential", 1, "static_groups", o->static_groups);
 }
 
+/* A model without config.json, from GGUF, must be one that config_of can describe. */
+static int check_expressible(const struct qp_model *m, struct qp_err *err)
+{
+    const struct qp_model_config *c = qp_model_config(m);
+    if (c->has_rope_factors)
+        return qp_err_set(err, QP_E_INPUT, "'%s' carries rope_freqs factors, which config.json cannot express: start from the Hugging Face directory", qp_model_path(m));
+    if (!qp_arch_by_hf(c->arch)->class_name)
+        return qp_err_set(err, QP_E_INPUT, "'%s' is a GGUF file of the architecture '%s', whose config.json is not written: start from the Hugging Face directory",
+                          qp_model_path(m), c->arch);
+    return 0;
+}
+
 static int write_configs(const char *dir, const struct qp_model *m, const struct qp_gptq_dir_options *o, struct qp_err *err)
 {
     char *source = qp_path_join(qp_model_path(m), "config.json", err);
     json_t *config = source ? json_load_file(source, 0, NULL) : NULL, *quant = o->dense ? NULL : quantization_config(o);
     qp_free(source);
+    if (!config && check_expressible(m, err)) {
+        json_decref(quant);
+        return err->code;
+    }
     if (!config)
         config = config_of(qp_model_config(m));
     int r = config && (quant || o->dense) ? 0 : qp_err_set(err, QP_E_RESOURCE, "no memory for config.json");
@@ -118,8 +131,6 @@ int qp_dir_config_write(const char *dir, const struct qp_model *m, const struct 
 {
     bool has_tokenizer;
     struct qp_tokenizer *tok;
-    if (qp_model_config(m)->has_rope_factors)
-        return qp_err_set(err, QP_E_INPUT, "'%s' carries rope_freqs factors, which config.json cannot express: start from the Hugging Face directory", qp_model_path(m));
     int r = write_configs(dir, m, o, err);
     r = r ? r : copy_files(dir, m, &has_tokenizer, err);
     if (r || has_tokenizer)

@@ -80,8 +80,9 @@ static int declare_all(struct decls *d, const struct qp_gptq_dir *dir, struct qp
     for (size_t i = 0; i < qp_model_n_weights(dir->m); i++) {
         const struct qp_weight *w = qp_model_weight_at(dir->m, i);
         bool matrix = w->rows > 1;
+        int64_t first = w->transposed ? w->cols : w->rows, second = w->transposed ? w->rows : w->cols;
         if ((dir->o.dense || !qp_model_linear_by_name(dir->m, w->name)) &&
-            declare(d, w->name, QP_DT_F16, matrix ? 2 : 1, matrix ? w->rows : w->cols, matrix ? w->cols : 0, err))
+            declare(d, w->name, QP_DT_F16, matrix ? 2 : 1, matrix ? first : w->cols, matrix ? second : 0, err))
             return err->code;
     }
     for (size_t i = 0; i < qp_model_n_linears(dir->m) && !dir->o.dense; i++)
@@ -90,9 +91,10 @@ static int declare_all(struct decls *d, const struct qp_gptq_dir *dir, struct qp
     return 0;
 }
 
+/* In slices of rows, or whole where files hold it transposed. */
 static int write_dense(struct qp_gptq_dir *d, const struct qp_weight *w, struct qp_err *err)
 {
-    int64_t slice = SLICE_FLOATS / w->cols > 1 ? SLICE_FLOATS / w->cols : 1;
+    int64_t slice = w->transposed ? w->rows : SLICE_FLOATS / w->cols > 1 ? SLICE_FLOATS / w->cols : 1;
     float *x = qp_alloc_n((size_t)(slice * w->cols), sizeof *x, w->name, err);
     uint16_t *half = qp_alloc_n((size_t)(slice * w->cols), sizeof *half, w->name, err);
     int r = x && half ? 0 : QP_E_RESOURCE;
@@ -100,8 +102,9 @@ static int write_dense(struct qp_gptq_dir *d, const struct qp_weight *w, struct 
         int64_t n = w->rows - at < slice ? w->rows - at : slice;
         r = qp_weight_read_rows(w, at, n, x, err);
         for (int64_t i = 0; i < n * w->cols && !r; i++) {
-            half[i] = qp_f32_to_f16(x[i]);
-            if (!isfinite(x[i]) || (half[i] & 0x7c00u) == 0x7c00u)
+            int64_t to = w->transposed ? i % w->cols * w->rows + i / w->cols : i;
+            half[to] = qp_f32_to_f16(x[i]);
+            if (!isfinite(x[i]) || (half[to] & 0x7c00u) == 0x7c00u)
                 r = qp_err_set(err, QP_E_INPUT, "tensor '%s' holds %g, which float16 cannot", w->name, (double)x[i]);
         }
         r = r ? r : qp_st_writer_add(d->st, half, (size_t)(n * w->cols) * 2, err);

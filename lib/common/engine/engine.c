@@ -194,6 +194,18 @@ void qp_seq_truncate(struct qp_seq *s, int64_t n)
         s->length = n;
 }
 
+int qp_seq_copy(struct qp_seq *to, const struct qp_seq *from, struct qp_err *err)
+{
+    if (to->e != from->e || to->capacity != from->capacity || to->attn.run != from->attn.run)
+        return qp_err_set(err, QP_E_INTERNAL, "a sequence is copied to one of another kind");
+    for (int64_t l = 0; l < to->e->config.n_layers; l++) {
+        struct qp_attn_shape shape = qp_attn_shape_of(&to->e->config, l, to->capacity);
+        memcpy(to->kv[l], from->kv[l], to->attn.bytes(&shape));
+    }
+    to->length = from->length;
+    return 0;
+}
+
 /* ---- forward ---- */
 
 /* Pieces of segments that go through the layers together, at most QP_ENGINE_BLOCK tokens. */

@@ -46,6 +46,9 @@ void qp_seq_free(struct qp_seq *s);
 int64_t qp_seq_length(const struct qp_seq *s);
 /* Forgets the tokens from position n on (n <= length): reuse of a shared prefix, or 0 for a new text. */
 void qp_seq_truncate(struct qp_seq *s, int64_t n);
+/* to becomes what from is, tokens and cache: a prefix that several texts share is computed once. Both are of one engine, one capacity and one type of
+ * cache, else QP_E_INTERNAL. The caches are copied whole, whatever their layout: make them no longer than the texts. */
+int qp_seq_copy(struct qp_seq *to, const struct qp_seq *from, struct qp_err *err) QP_MUST_USE;
 
 struct qp_segment {
     struct qp_seq *seq;

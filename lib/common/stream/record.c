@@ -3,16 +3,14 @@
 #include <math.h>
 #include <string.h>
 
-#include <msgpack.h>
-
-#include "stream/stream.h"
+#include "stream/internal.h"
 
 bool qp_record_is(const struct qp_record *rec, const char *type)
 {
     return !strcmp(rec->type, type);
 }
 
-static const msgpack_object *find(const struct qp_record *rec, const char *field)
+const msgpack_object *qp_record_find(const struct qp_record *rec, const char *field)
 {
     const msgpack_object *o = rec->map;
     size_t n = strlen(field);
@@ -42,7 +40,7 @@ static int as_i64(const msgpack_object *o, int64_t *out)
 
 int qp_record_str(const struct qp_record *rec, const char *field, const char **out, struct qp_err *err)
 {
-    const msgpack_object *o = find(rec, field);
+    const msgpack_object *o = qp_record_find(rec, field);
     if (!o)
         return 0;
     if (o->type != MSGPACK_OBJECT_STR || memchr(o->via.str.ptr, 0, o->via.str.size))
@@ -58,7 +56,7 @@ int qp_record_str(const struct qp_record *rec, const char *field, const char **o
 
 int qp_record_i64(const struct qp_record *rec, const char *field, int64_t *out, struct qp_err *err)
 {
-    const msgpack_object *o = find(rec, field);
+    const msgpack_object *o = qp_record_find(rec, field);
     if (!o)
         return 0;
     return as_i64(o, out) ? 1 : wrong(rec, field, "a whole number below 2^63", err);
@@ -66,7 +64,7 @@ int qp_record_i64(const struct qp_record *rec, const char *field, int64_t *out, 
 
 int qp_record_f64(const struct qp_record *rec, const char *field, double *out, struct qp_err *err)
 {
-    const msgpack_object *o = find(rec, field);
+    const msgpack_object *o = qp_record_find(rec, field);
     int64_t i;
     if (!o)
         return 0;
@@ -83,7 +81,7 @@ int qp_record_f64(const struct qp_record *rec, const char *field, double *out, s
 
 int qp_record_bool(const struct qp_record *rec, const char *field, bool *out, struct qp_err *err)
 {
-    const msgpack_object *o = find(rec, field);
+    const msgpack_object *o = qp_record_find(rec, field);
     if (!o)
         return 0;
     if (o->type != MSGPACK_OBJECT_BOOLEAN)
@@ -94,7 +92,7 @@ int qp_record_bool(const struct qp_record *rec, const char *field, bool *out, st
 
 int qp_record_bin(const struct qp_record *rec, const char *field, const uint8_t **out, size_t *n, struct qp_err *err)
 {
-    const msgpack_object *o = find(rec, field);
+    const msgpack_object *o = qp_record_find(rec, field);
     if (!o)
         return 0;
     if (o->type != MSGPACK_OBJECT_BIN)
@@ -106,7 +104,7 @@ int qp_record_bin(const struct qp_record *rec, const char *field, const uint8_t 
 
 int qp_record_i64s(const struct qp_record *rec, const char *field, int64_t *out, size_t max, size_t *n, struct qp_err *err)
 {
-    const msgpack_object *o = find(rec, field);
+    const msgpack_object *o = qp_record_find(rec, field);
     if (!o)
         return 0;
     if (o->type != MSGPACK_OBJECT_ARRAY || o->via.array.size > max)
@@ -118,9 +116,32 @@ int qp_record_i64s(const struct qp_record *rec, const char *field, int64_t *out,
     return 1;
 }
 
+int qp_record_f64s(const struct qp_record *rec, const char *field, double *out, size_t max, size_t *n, struct qp_err *err)
+{
+    const msgpack_object *o = qp_record_find(rec, field);
+    int64_t whole;
+    if (!o)
+        return 0;
+    if (o->type != MSGPACK_OBJECT_ARRAY || o->via.array.size > max)
+        return wrong(rec, field, "a short array of numbers", err);
+    for (uint32_t i = 0; i < o->via.array.size; i++) {
+        const msgpack_object *x = &o->via.array.ptr[i];
+        if (x->type == MSGPACK_OBJECT_FLOAT64 || x->type == MSGPACK_OBJECT_FLOAT32)
+            out[i] = x->via.f64;
+        else if (x->type == MSGPACK_OBJECT_NIL)
+            out[i] = NAN;
+        else if (as_i64(x, &whole))
+            out[i] = (double)whole;
+        else
+            return wrong(rec, field, "an array of numbers", err);
+    }
+    *n = o->via.array.size;
+    return 1;
+}
+
 int qp_record_map(const struct qp_record *rec, const char *field, struct qp_record *out, struct qp_err *err)
 {
-    const msgpack_object *o = find(rec, field);
+    const msgpack_object *o = qp_record_find(rec, field);
     if (!o)
         return 0;
     if (o->type != MSGPACK_OBJECT_MAP)
@@ -131,7 +152,7 @@ int qp_record_map(const struct qp_record *rec, const char *field, struct qp_reco
 
 int qp_record_at(const struct qp_record *rec, const char *field, size_t i, struct qp_record *out, struct qp_err *err)
 {
-    const msgpack_object *o = find(rec, field);
+    const msgpack_object *o = qp_record_find(rec, field);
     if (!o)
         return 0;
     if (o->type != MSGPACK_OBJECT_ARRAY)

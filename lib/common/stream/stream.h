@@ -55,6 +55,8 @@ int qp_record_bool(const struct qp_record *rec, const char *field, bool *out, st
 int qp_record_bin(const struct qp_record *rec, const char *field, const uint8_t **out, size_t *n, struct qp_err *err) QP_MUST_USE;
 /* Array of integers (shape): at most max of them into out, count in *n. */
 int qp_record_i64s(const struct qp_record *rec, const char *field, int64_t *out, size_t max, size_t *n, struct qp_err *err) QP_MUST_USE;
+/* Array of numbers (scores), as qp_record_i64s; nil is NaN, which is how other languages write it. */
+int qp_record_f64s(const struct qp_record *rec, const char *field, double *out, size_t max, size_t *n, struct qp_err *err) QP_MUST_USE;
 /* A field that is a map, as a record of its own (type ""), for nested getters (detail, config). */
 int qp_record_map(const struct qp_record *rec, const char *field, struct qp_record *out, struct qp_err *err) QP_MUST_USE;
 /* Element i of a field that is an array of maps (checks); 0 past its end. */
@@ -99,6 +101,8 @@ void qp_w_end(struct qp_writer *w);
 
 /* Passes a record on, byte for byte. */
 void qp_w_copy(struct qp_writer *w, const struct qp_record *rec);
+/* A field of a record that was read, under the same name in the record or map that is being written; nothing where it is absent. */
+void qp_w_field(struct qp_writer *w, const struct qp_record *rec, const char *field);
 
 /* The tool's `head` and `end` (qp_tool_main calls them). status: "ok" or "interrupted". */
 void qp_w_head(struct qp_writer *w, const char *tool, int argc, char *const *argv, int64_t seed);

@@ -7,11 +7,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <msgpack.h>
-
 #include "base/hash.h"
 #include "base/mem.h"
-#include "stream/stream.h"
+#include "stream/internal.h"
 
 #define MAX_NEST 8
 #define FLUSH_BYTES (1u << 20)
@@ -300,6 +298,14 @@ void qp_w_array_end(struct qp_writer *w)
 void qp_w_copy(struct qp_writer *w, const struct qp_record *rec)
 {
     emit(w, rec->raw, rec->raw_bytes);
+}
+
+void qp_w_field(struct qp_writer *w, const struct qp_record *rec, const char *field)
+{
+    msgpack_packer pk;
+    const msgpack_object *o = qp_record_find(rec, field);
+    if (o && begin_value(w, field, &pk))
+        msgpack_pack_object(&pk, *o);
 }
 
 static void cpu_name(char *out, size_t n)

@@ -156,7 +156,7 @@ static int on_layer(void *ctx, const struct qp_layer_report *rep, const struct q
     }
     if (q->verbose)
         fprintf(stderr, "qquant: %s  rel_error %.3e  snr %.1f dB  damp %g  %.1f s\n", rep->name, rep->error.rel_error, rep->error.snr_db, rep->damp, now() - q->start);
-    if (q->dir && qp_gptq_dir_add(q->dir, rep->name, layer, &c->run->err))
+    if (q->dir && qp_checkpoint_add(q->dir, rep->name, layer, &c->run->err))
         return c->run->err.code;
     return qquant_write_layer(q, c->run->out, rep, layer, &c->run->err);
 }
@@ -175,15 +175,16 @@ static int on_end(struct qp_tool_run *run, void *ctx)
     struct qquant *q = ctx;
     int r = open_model(q, run);
     if (!r && q->out) {
-        struct qp_gptq_dir_options o = {.grid = q->opt.gptq.grid, .desc_act = q->act_order && !q->static_groups, .static_groups = q->act_order && q->static_groups, .damp = q->damp,
-                                        .dense = q->method == QQUANT_NONE};
-        r = qp_gptq_dir_open(&q->dir, q->out, q->model, &o, &run->err);
+        struct qp_checkpoint_options o = {.layout = q->method == QQUANT_NONE ? NULL : qp_layouts[q->format],
+                                          .quant = {.grid = q->opt.gptq.grid, .desc_act = q->act_order && !q->static_groups,
+                                                    .static_groups = q->act_order && q->static_groups, .damp = q->damp}};
+        r = qp_checkpoint_open(&q->dir, q->out, q->model, &o, &run->err);
     }
     if (!r && !q->out)
         qquant_write_model(q, run->out); /* before its tensors; with -o after the folder is complete */
     r = r ? r : quantize(q, run);
     if (!r && q->out) {
-        r = qp_gptq_dir_commit(q->dir, &run->err);
+        r = qp_checkpoint_commit(q->dir, &run->err);
         q->dir = NULL;
         if (!r)
             qquant_write_model(q, run->out);
@@ -199,7 +200,7 @@ static int on_end(struct qp_tool_run *run, void *ctx)
 static void release(void *ctx)
 {
     struct qquant *q = ctx;
-    qp_gptq_dir_abort(q->dir);
+    qp_checkpoint_abort(q->dir);
     qp_pool_free(q->pool);
     qp_model_free(q->model);
     qp_ids_release(&q->ids);

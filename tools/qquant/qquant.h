@@ -4,7 +4,7 @@
 
 #include "model/model_set.h"
 #include "quant/calibrate.h"
-#include "quant/gptq_dir.h"
+#include "quant/checkpoint.h"
 #include "stream/tool.h"
 #include "text/tokenizer.h"
 
@@ -29,7 +29,7 @@ struct qquant {
     struct qp_ops ops;
     struct qp_pool *pool;
     struct qp_quantize_options opt;
-    struct qp_gptq_dir *dir;
+    struct qp_checkpoint *dir;
     char id[512];
     double start;
     int64_t fallbacks;

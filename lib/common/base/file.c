@@ -90,16 +90,16 @@ int qp_outfile_open(struct qp_outfile *out, const char *path, struct qp_err *err
     return 0;
 }
 
-static int sync_folder_of(const char *path)
+void qp_sync_folder_of(const char *path)
 {
     char copy[PATH_MAX];
     if (snprintf(copy, sizeof copy, "%s", path) >= (int)sizeof copy)
-        return 0;
+        return;
     int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
-        return 0;
+        return;
     fsync(fd); /* some file systems refuse to sync folders; the rename itself has been done */
-    return close(fd);
+    close(fd);
 }
 
 int qp_outfile_commit(struct qp_outfile *out, struct qp_err *err)
@@ -115,7 +115,7 @@ int qp_outfile_commit(struct qp_outfile *out, struct qp_err *err)
     if (!r && rename(out->tmp, out->path))
         r = qp_err_errno(err, QP_E_RESOURCE, "cannot rename to '%s'", out->path);
     if (!r) {
-        sync_folder_of(out->path);
+        qp_sync_folder_of(out->path);
         qp_free(out->tmp);
         out->tmp = NULL;
     }

@@ -28,6 +28,8 @@ struct qp_outfile {
 int qp_outfile_open(struct qp_outfile *out, const char *path, struct qp_err *err) QP_MUST_USE;
 int qp_outfile_commit(struct qp_outfile *out, struct qp_err *err) QP_MUST_USE;
 void qp_outfile_abort(struct qp_outfile *out);
+/* After a rename to path: the folder's entry is on the disk, where the file system can say so. */
+void qp_sync_folder_of(const char *path);
 
 /* "dir/name" in a new string; free with qp_free. */
 char *qp_path_join(const char *dir, const char *name, struct qp_err *err) QP_MUST_USE;

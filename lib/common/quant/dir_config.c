@@ -23,7 +23,7 @@ static int write_text(const char *dir, const char *name, const char *text, size_
     return qp_outfile_commit(&out, err);
 }
 
-static int write_json(const char *dir, const char *name, const json_t *o, struct qp_err *err)
+int qp_dir_write_json(const char *dir, const char *name, const json_t *o, struct qp_err *err)
 {
     char *text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     int r = text ? write_text(dir, name, text, strlen(text), err) : qp_err_set(err, QP_E_RESOURCE, "no memory for '%s'", name);
@@ -54,16 +54,6 @@ static json_t *config_of(const struct qp_model_config *c)
     return o;
 }
 
-/* As GPTQModel writes it (PEERS: quantization_config, duplicated in quantize_config.json). */
-static json_t *quantization_config(const struct qp_gptq_dir_options *o)
-{
-    json_int_t group = o->grid.group_size ? (json_int_t)o->grid.group_size : -1;
-    const char *format = o->grid.sym ? "gptq" : "gptq_v2";
-    return json_pack("{s:s, s:i, s:I, s:b, s:b, s:b, s:s, s:s, s:{s:[s], s:f, s:b, s:b}}", "quant_method", "gptq", "bits", o->grid.bits, "group_size", group, "desc_act",
-                     o->desc_act, "sym", o->grid.sym, "lm_head", 0, "checkpoint_format", format, "pack_dtype", "int32", "meta", "quantizer", "quantpipe:" QP_VERSION,
-                     "damp_percent", o->damp, "true_sequential", 1, "static_groups", o->static_groups);
-}
-
 /* A model without config.json, from GGUF, must be one that config_of can describe. */
 static int check_expressible(const struct qp_model *m, struct qp_err *err)
 {
@@ -76,10 +66,10 @@ static int check_expressible(const struct qp_model *m, struct qp_err *err)
     return 0;
 }
 
-static int write_configs(const char *dir, const struct qp_model *m, const struct qp_gptq_dir_options *o, struct qp_err *err)
+static int write_configs(const char *dir, const struct qp_model *m, const struct qp_checkpoint_options *o, struct qp_err *err)
 {
     char *source = qp_path_join(qp_model_path(m), "config.json", err);
-    json_t *config = source ? json_load_file(source, 0, NULL) : NULL, *quant = o->dense ? NULL : quantization_config(o);
+    json_t *config = source ? json_load_file(source, 0, NULL) : NULL, *quant = o->layout ? o->layout->config(&o->quant) : NULL;
     qp_free(source);
     if (!config && check_expressible(m, err)) {
         json_decref(quant);
@@ -87,16 +77,16 @@ static int write_configs(const char *dir, const struct qp_model *m, const struct
     }
     if (!config)
         config = config_of(qp_model_config(m));
-    int r = config && (quant || o->dense) ? 0 : qp_err_set(err, QP_E_RESOURCE, "no memory for config.json");
+    int r = config && (quant || !o->layout) ? 0 : qp_err_set(err, QP_E_RESOURCE, "no memory for config.json");
     if (!r) {
         json_object_set_new(config, "torch_dtype", json_string("float16"));
         json_object_del(config, "dtype");
         if (quant)
             json_object_set(config, "quantization_config", quant);
-        r = write_json(dir, "config.json", config, err);
+        r = qp_dir_write_json(dir, "config.json", config, err);
     }
-    if (!r && quant)
-        r = write_json(dir, "quantize_config.json", quant, err);
+    if (!r && quant && o->layout->config_file)
+        r = qp_dir_write_json(dir, o->layout->config_file, quant, err);
     json_decref(quant);
     json_decref(config);
     return r;
@@ -127,7 +117,7 @@ static int copy_files(const char *dir, const struct qp_model *m, bool *has_token
     return 0;
 }
 
-int qp_dir_config_write(const char *dir, const struct qp_model *m, const struct qp_gptq_dir_options *o, struct qp_err *err)
+int qp_dir_config_write(const char *dir, const struct qp_model *m, const struct qp_checkpoint_options *o, struct qp_err *err)
 {
     bool has_tokenizer;
     struct qp_tokenizer *tok;

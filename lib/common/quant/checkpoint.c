@@ -1,0 +1,177 @@
+#include "quant/checkpoint.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/mem.h"
+#include "quant/checkpoint_internal.h"
+#include "quant/dir_config.h"
+
+/* ---- what has been put ---- */
+
+static struct qp_ck_slot *find(const struct qp_checkpoint *ck, const char *weight, bool quantized, struct qp_err *err)
+{
+    struct qp_ck_slot *s = qp_ck_find(ck, weight);
+    if (s && s->quantized == quantized)
+        return s;
+    qp_err_set(err, QP_E_INTERNAL, "'%s' is no weight of the checkpoint that %s", weight, quantized ? "is quantized" : "stays dense");
+    return NULL;
+}
+
+static int decoded_sum(uint64_t *sum, const struct qp_qlinear *q, struct qp_err *err)
+{
+    float *w = qp_alloc_n((size_t)(q->rows * q->cols), sizeof *w, "weights", err);
+    if (!w)
+        return QP_E_RESOURCE;
+    qp_qlinear_decode(q, w);
+    *sum = qp_xxh64(w, (size_t)(q->rows * q->cols) * sizeof *w);
+    qp_free(w);
+    return 0;
+}
+
+int qp_checkpoint_add(struct qp_checkpoint *ck, const char *weight, const struct qp_qlinear *q, struct qp_err *err)
+{
+    struct qp_ck_slot *s = find(ck, weight, true, err);
+    const void *data[QP_LAYOUT_PARTS] = {0};
+    void *block = NULL;
+    if (!s)
+        return err->code;
+    if (s->done || q->rows != s->w->rows || q->cols != s->w->cols)
+        return qp_err_set(err, QP_E_INTERNAL, "layer '%s' came %s", weight, s->done ? "twice" : "in another shape");
+    if (decoded_sum(&s->sum, q, err) || ck->o.layout->pack(&ck->o.quant, q, data, &block, err))
+        return err->code;
+    int r = 0;
+    for (size_t i = 0; i < s->n && !r; i++)
+        r = qp_ck_put(ck, s->first + i, 0, data[i], ck->decl[s->first + i].bytes, err);
+    qp_free(block);
+    s->done = !r;
+    return r;
+}
+
+int qp_checkpoint_set_dense(struct qp_checkpoint *ck, const char *weight, const float *values, struct qp_err *err)
+{
+    struct qp_ck_slot *s = find(ck, weight, false, err);
+    int r = s ? qp_ck_write_dense(ck, s, values, err) : QP_E_INTERNAL;
+    if (!r)
+        s->done = true;
+    return r;
+}
+
+/* ---- the folder ---- */
+
+static bool is_empty_folder(const char *path)
+{
+    DIR *dir = opendir(path);
+    bool empty = dir != NULL;
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+            empty = false;
+    if (dir)
+        closedir(dir);
+    return empty;
+}
+
+static int make_tmp(struct qp_checkpoint *ck, const char *path, struct qp_err *err)
+{
+    struct stat st;
+    struct qp_buf tmp = QP_BUF_INIT;
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    qp_buf_addf(&tmp, "%.*s", (int)n, path);
+    ck->path = qp_buf_check(&tmp, err) ? NULL : qp_strdup(tmp.data, err);
+    if (ck->path && stat(ck->path, &st) == 0 && !(S_ISDIR(st.st_mode) && is_empty_folder(ck->path))) {
+        qp_buf_release(&tmp);
+        return qp_err_set(err, QP_E_RESOURCE, "'%s' exists already; give a new folder", ck->path);
+    }
+    qp_buf_addf(&tmp, ".tmp-%ld", (long)getpid());
+    if (ck->path && !qp_buf_check(&tmp, err) && mkdir(tmp.data, 0777))
+        qp_err_errno(err, QP_E_RESOURCE, "cannot create '%s'", ck->path);
+    else
+        ck->tmp = ck->path ? qp_strdup(tmp.data, err) : NULL;
+    qp_buf_release(&tmp);
+    return ck->tmp ? 0 : err->code;
+}
+
+static int write_all_dense(struct qp_checkpoint *ck, struct qp_err *err)
+{
+    int r = 0;
+    for (size_t i = 0; i < ck->n_slots && !r; i++)
+        if (!ck->slots[i].quantized)
+            r = qp_ck_write_dense(ck, &ck->slots[i], NULL, err);
+    return r;
+}
+
+int qp_checkpoint_open(struct qp_checkpoint **out, const char *path, const struct qp_model *m, const struct qp_checkpoint_options *o, struct qp_err *err)
+{
+    *out = NULL;
+    struct qp_checkpoint *ck = qp_zalloc(sizeof *ck, "checkpoint", err);
+    if (!ck)
+        return QP_E_RESOURCE;
+    ck->m = m;
+    ck->o = *o;
+    int r = make_tmp(ck, path, err);
+    r = r ? r : qp_dir_config_write(ck->tmp, m, o, err);
+    r = r ? r : qp_ck_declare(ck, err);
+    r = r ? r : qp_ck_open_files(ck, err);
+    r = r ? r : write_all_dense(ck, err);
+    if (r) {
+        qp_checkpoint_abort(ck);
+        return r;
+    }
+    *out = ck;
+    return 0;
+}
+
+static int check_complete(const struct qp_checkpoint *ck, struct qp_err *err)
+{
+    for (size_t i = 0; i < ck->n_slots; i++)
+        if (ck->slots[i].quantized && !ck->slots[i].done)
+            return qp_err_set(err, QP_E_INTERNAL, "'%s': layer '%s' was never added", ck->path, ck->slots[i].w->name);
+    return 0;
+}
+
+int qp_checkpoint_commit(struct qp_checkpoint *ck, struct qp_err *err)
+{
+    int r = check_complete(ck, err);
+    r = r ? r : qp_ck_close_files(ck, err);
+    r = r ? r : qp_ck_read_back(ck, err);
+    if (!r && rename(ck->tmp, ck->path))
+        r = qp_err_errno(err, QP_E_RESOURCE, "cannot rename to '%s'", ck->path);
+    if (!r) {
+        qp_sync_folder_of(ck->path);
+        qp_free(ck->tmp);
+        ck->tmp = NULL;
+    }
+    qp_checkpoint_abort(ck);
+    return r;
+}
+
+static void remove_folder(const char *path)
+{
+    DIR *dir = opendir(path);
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+            unlinkat(dirfd(dir), e->d_name, 0);
+    if (dir)
+        closedir(dir);
+    rmdir(path);
+}
+
+void qp_checkpoint_abort(struct qp_checkpoint *ck)
+{
+    if (!ck)
+        return;
+    qp_ck_release_files(ck);
+    if (ck->tmp)
+        remove_folder(ck->tmp);
+    qp_free(ck->tmp);
+    qp_free(ck->path);
+    qp_free(ck);
+}

@@ -1,0 +1,49 @@
+/* What checkpoint.c (the folder), checkpoint_files.c (its weight files) and checkpoint_check.c share. Private to quant/. */
+#ifndef QP_QUANT_CHECKPOINT_INTERNAL_H
+#define QP_QUANT_CHECKPOINT_INTERNAL_H
+
+#include "model/safetensors.h"
+#include "quant/checkpoint.h"
+
+struct qp_ck_slot { /* a weight of the model */
+    const struct qp_weight *w;
+    bool quantized, done; /* done: added, or set */
+    size_t first, n;      /* its tensors among the declarations */
+    uint64_t sum;         /* once done: XXH64 of the decoded values, or of the float16 ones */
+};
+
+struct qp_ck_file {
+    char *name;
+    struct qp_st_image *image;
+    size_t first, n; /* its tensors */
+};
+
+struct qp_checkpoint {
+    char *path, *tmp;
+    const struct qp_model *m;
+    struct qp_checkpoint_options o;
+    struct qp_ck_slot *slots; /* [n_slots], by name */
+    size_t n_slots;
+    struct qp_tensor *decl;   /* [n_decl], names owned */
+    size_t n_decl;
+    struct qp_ck_file *files;
+    size_t n_files;
+};
+
+/* Fills slots and decl: the quantized layers in the order of the forward pass, then what stays dense. */
+int qp_ck_declare(struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_USE;
+/* NULL: no such weight. */
+struct qp_ck_slot *qp_ck_find(const struct qp_checkpoint *ck, const char *weight);
+int qp_ck_open_files(struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_USE;
+int qp_ck_put(struct qp_checkpoint *ck, size_t tensor, size_t offset, const void *data, size_t bytes, struct qp_err *err) QP_MUST_USE;
+/* A dense weight in float16: values [rows, cols], NULL: as the model has it. Sets the slot's sum. */
+int qp_ck_write_dense(struct qp_checkpoint *ck, struct qp_ck_slot *s, const float *values, struct qp_err *err) QP_MUST_USE;
+/* Syncs and closes. */
+int qp_ck_close_files(struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_USE;
+/* Slots, declarations, files. */
+void qp_ck_release_files(struct qp_checkpoint *ck);
+
+/* Opens the folder as a model and compares every weight with what was put. */
+int qp_ck_read_back(const struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_USE;
+
+#endif

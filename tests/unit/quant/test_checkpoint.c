@@ -1,0 +1,166 @@
+/* Checkpoints: data in any order, shards, weights that change, what is refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "quant/checkpoint.h"
+#include "quant/gptq.h"
+
+static char folder[] = "/tmp/qp-ck-XXXXXX";
+static const struct qp_grid grid = {.bits = 4, .group_size = 8, .sym = true};
+
+static struct qp_model *open_model(const char *name)
+{
+    char path[64];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    struct qp_err err = {0};
+    struct qp_model *m;
+    if (qp_model_open(&m, path, &err))
+        fail_msg("%s", err.text);
+    return m;
+}
+
+static struct qp_checkpoint *open_checkpoint(const struct qp_model *m, const char *path, size_t shard_bytes)
+{
+    struct qp_err err = {0};
+    struct qp_checkpoint *ck;
+    struct qp_checkpoint_options o = {.layout = &qp_layout_gptq, .quant = {.grid = grid}, .shard_bytes = shard_bytes};
+    if (qp_checkpoint_open(&ck, path, m, &o, &err))
+        fail_msg("%s", err.text);
+    return ck;
+}
+
+/* w [rows, cols] becomes what its codes say. */
+static void quantize(const struct qp_weight *from, struct qp_qlinear *q, float *w)
+{
+    struct qp_exec ex = {0};
+    struct qp_err err = {0};
+    assert_int_equal(qp_weight_read_rows(from, 0, from->rows, w, &err), 0);
+    assert_int_equal(qp_rtn_quantize(q, w, from->rows, from->cols, grid, &ex, &err), 0);
+    qp_qlinear_decode(q, w);
+    qp_exec_release(&ex);
+}
+
+static void check_values(const struct qp_model *m, const char *name, const float *want)
+{
+    struct qp_err err = {0};
+    const struct qp_weight *w = qp_model_weight(m, name);
+    float *x = malloc((size_t)(w->rows * w->cols) * sizeof *x);
+    assert_int_equal(qp_weight_read_rows(w, 0, w->rows, x, &err), 0);
+    assert_memory_equal(x, want, (size_t)(w->rows * w->cols) * sizeof *x);
+    free(x);
+}
+
+static void test_any_order(void **in)
+{
+    (void)in;
+    struct qp_err err = {0};
+    struct qp_model *m = open_model("model"), *back;
+    size_t n = qp_model_n_linears(m), shards[] = {0, 4000};
+    for (int k = 0; k < 2; k++) {
+        char path[64], index[128];
+        const char *name = k ? "shards" : "one";
+        snprintf(path, sizeof path, "%s/%s", folder, name);
+        struct qp_checkpoint *ck = open_checkpoint(m, path, shards[k]);
+        float **values = calloc(n, sizeof *values), *norm = calloc((size_t)qp_model_config(m)->d_model, sizeof *norm);
+        norm[0] = 1.5f;
+        norm[1] = -0.25f;
+        assert_int_equal(qp_checkpoint_set_dense(ck, "model.norm.weight", norm, &err), 0);
+        for (size_t i = n; i-- > 0;) {
+            const struct qp_weight *w = qp_model_linear(m, i)->weight;
+            struct qp_qlinear q;
+            values[i] = malloc((size_t)(w->rows * w->cols) * sizeof(float));
+            quantize(w, &q, values[i]);
+            assert_int_equal(qp_checkpoint_add(ck, w->name, &q, &err), 0);
+            qp_qlinear_release(&q);
+        }
+        assert_int_not_equal(access(path, F_OK), 0); /* nothing under the final name before the end */
+        if (qp_checkpoint_commit(ck, &err))
+            fail_msg("%s", err.text);
+        back = open_model(name);
+        for (size_t i = 0; i < n; i++) {
+            check_values(back, qp_model_linear(m, i)->weight->name, values[i]);
+            free(values[i]);
+        }
+        check_values(back, "model.norm.weight", norm);
+        snprintf(index, sizeof index, "%s/model.safetensors.index.json", path);
+        assert_int_equal(access(index, F_OK) == 0, k == 1);
+        free(values);
+        free(norm);
+        qp_model_free(back);
+    }
+    qp_model_free(m);
+}
+
+static void test_refused(void **in)
+{
+    (void)in;
+    struct qp_err err = {0};
+    struct qp_model *m = open_model("model");
+    const struct qp_weight *w = qp_model_linear(m, 0)->weight;
+    char path[64];
+    float *x = malloc((size_t)(w->rows * w->cols) * sizeof *x), big[256] = {70000};
+    struct qp_qlinear q;
+    snprintf(path, sizeof path, "%s/refused", folder);
+    struct qp_checkpoint *ck = open_checkpoint(m, path, 0);
+    quantize(w, &q, x);
+    assert_int_equal(qp_checkpoint_add(ck, "model.norm.weight", &q, &err), QP_E_INTERNAL);
+    err = (struct qp_err){0};
+    assert_int_equal(qp_checkpoint_set_dense(ck, w->name, x, &err), QP_E_INTERNAL);
+    err = (struct qp_err){0};
+    assert_int_equal(qp_checkpoint_set_dense(ck, "model.norm.weight", big, &err), QP_E_INPUT);
+    assert_non_null(strstr(err.text, "'model.norm.weight' holds 70000, which float16 cannot"));
+    err = (struct qp_err){0};
+    assert_int_equal(qp_checkpoint_add(ck, w->name, &q, &err), 0);
+    assert_int_equal(qp_checkpoint_add(ck, w->name, &q, &err), QP_E_INTERNAL);
+    err = (struct qp_err){0};
+    assert_int_equal(qp_checkpoint_commit(ck, &err), QP_E_INTERNAL);
+    assert_non_null(strstr(err.text, "was never added"));
+    assert_int_not_equal(access(path, F_OK), 0);
+    mkdir(path, 0777);
+    snprintf(path, sizeof path, "%s/refused/x", folder);
+    mkdir(path, 0777);
+    snprintf(path, sizeof path, "%s/refused", folder);
+    struct qp_checkpoint_options o = {.layout = &qp_layout_gptq, .quant = {.grid = grid}};
+    err = (struct qp_err){0};
+    assert_int_equal(qp_checkpoint_open(&ck, path, m, &o, &err), QP_E_RESOURCE);
+    assert_non_null(strstr(err.text, "exists already"));
+    qp_qlinear_release(&q);
+    free(x);
+    qp_model_free(m);
+}
+
+static int setup(void **in)
+{
+    (void)in;
+    const char *root = getenv("QP_ROOT");
+    char cmd[4200];
+    if (!mkdtemp(folder))
+        return 1;
+    snprintf(cmd, sizeof cmd, "cd '%.4000s/tests/golden/arch' && mkdir %s/model && cp llama/* tokenizer.json %s/model/", root ? root : ".", folder, folder);
+    return system(cmd);
+}
+
+static int teardown(void **in)
+{
+    (void)in;
+    char cmd[64];
+    snprintf(cmd, sizeof cmd, "rm -rf %s", folder);
+    return system(cmd);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_any_order), cmocka_unit_test(test_refused)};
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -32,6 +32,7 @@ static const struct qp_opt options[] = {
     QP_OPT_FLAG('\0', "mse", &app.mse, "search each group's clipping for the least weighted error (default; --no-mse: cover the range)"),
     QP_OPT_INT('\0', "sweeps", &app.sweeps, 0, 1000, "N", "rounds of coordinate descent after GPTQ; 0: plain GPTQ"),
     QP_OPT_F64('\0', "drift", &app.drift, 0, 1, "X", "share of what earlier layers lost that each layer makes up for (0.5 is best); costs a full-precision pass beside it; 0: GPTQ as published"),
+    QP_OPT_INT('\0', "min-expert-tokens", &app.min_expert_tokens, 0, 1 << 30, "N", "an expert's matrix that fewer calibration tokens reach is rounded to nearest; 0: a quarter of its inputs"),
     QP_OPT_ENUM('\0', "compute", &app.compute, computes, "TYPE", "products of the calibration pass; auto: bf16 where the machine has it"),
     QP_OPT_ENUM('\0', "device", &app.device, devices, "NAME", "where to compute"),
     QP_OPT_FLAG('v', "verbose", &app.verbose, "a line for each layer on standard error"),
@@ -128,7 +129,7 @@ static int open_model(struct qquant *q, struct qp_tool_run *run)
     bool bf16 = q->compute == QQUANT_BF16 || (q->compute == QQUANT_AUTO && q->ops.has_bf16);
     q->opt = (struct qp_quantize_options){
         .method = q->method == QQUANT_RTN ? QP_METHOD_RTN : QP_METHOD_GPTQ, .damp = q->damp, .act_order = q->act_order,
-        .drift_gain = q->drift, .compute = bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_F32,
+        .drift_gain = q->drift, .min_expert_tokens = q->min_expert_tokens, .compute = bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_F32,
         .gptq = {.grid = {.bits = (int)q->bits, .group_size = q->group_size > 0 ? q->group_size : 0, .sym = q->sym, .search = q->mse},
                  .static_groups = q->act_order && q->static_groups, .sweeps = (int)q->sweeps}};
     qquant_name(q);
@@ -140,6 +141,16 @@ struct layer_ctx {
     struct qp_tool_run *run;
 };
 
+/* What calibration covers of a model with experts. */
+static void count_experts(struct qquant *q, const struct qp_layer_report *rep)
+{
+    if (rep->expert < 0 || q->method != QQUANT_GPTQ)
+        return;
+    if (!q->experts++ || rep->tokens < q->fewest_tokens)
+        q->fewest_tokens = rep->tokens;
+    q->few_experts += rep->fallback != NULL;
+}
+
 static int on_layer(void *ctx, const struct qp_layer_report *rep, const struct qp_qlinear *layer)
 {
     struct layer_ctx *c = ctx;
@@ -149,6 +160,7 @@ static int on_layer(void *ctx, const struct qp_layer_report *rep, const struct q
     if (rep->index == 0)
         qp_progress_begin(c->run->progress, "quantizing", "layers", rep->total);
     qp_progress_update(c->run->progress, rep->index + 1, rep->name);
+    count_experts(q, rep);
     if (rep->fallback) {
         qp_progress_end(c->run->progress);
         fprintf(stderr, "qquant: warning: '%s' was rounded to nearest: %s\n", rep->name, rep->fallback);
@@ -192,6 +204,9 @@ static int on_end(struct qp_tool_run *run, void *ctx)
     qp_progress_end(run->progress);
     if (!r && !run->quiet)
         fprintf(stderr, "qquant: %s in %.1f s%s%s\n", q->id, now() - q->start, q->out ? ", written to " : "", q->out ? q->out : "");
+    if (!r && q->experts && (!run->quiet || q->few_experts))
+        fprintf(stderr, "qquant: coverage: %lld of %lld matrices of experts quantized from calibration, %lld rounded for lack of it; fewest tokens %lld\n",
+                (long long)(q->experts - q->few_experts), (long long)q->experts, (long long)q->few_experts, (long long)q->fewest_tokens);
     if (!r && q->fallbacks)
         fprintf(stderr, "qquant: warning: %lld layers fell back to rounding; their records say fallback\n", (long long)q->fallbacks);
     return r;

@@ -14,7 +14,7 @@ enum { QQUANT_AUTO, QQUANT_F32, QQUANT_BF16 };
 struct qquant {
     /* options */
     int method, format, device, compute;
-    int64_t bits, group_size, sweeps;
+    int64_t bits, group_size, sweeps, min_expert_tokens;
     bool sym, asym, act_order, static_groups, mse, verbose;
     double damp, drift;
     const char *out, *model_path;
@@ -33,6 +33,7 @@ struct qquant {
     char id[512];
     double start;
     int64_t fallbacks;
+    int64_t experts, few_experts, fewest_tokens; /* matrices of experts that calibration served, those rounded for lack of tokens */
 };
 
 /* The id of the quantized model, "BASE-gptq-w4g64-...". */

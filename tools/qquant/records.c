@@ -115,6 +115,7 @@ static void write_report(const struct qquant *q, struct qp_writer *w, const stru
     qp_w_f64(w, "hessian_trace", rep->hessian_trace);
     qp_w_f64(w, "damp", rep->damp);
     qp_w_i64(w, "dead", rep->dead);
+    qp_w_i64(w, "tokens", rep->tokens);
     qp_w_bool(w, "fallback", rep->fallback != NULL);
     if (rep->fallback)
         qp_w_str(w, "reason", rep->fallback);

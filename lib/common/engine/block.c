@@ -13,6 +13,7 @@
 static struct qp_packed *packed_of(struct qp_block *b, const struct qp_linear *l, int64_t *row0)
 {
     const struct qp_model_config *c = &b->config;
+    struct qp_mlp *mlp = l->expert >= 0 ? &b->moe.experts[l->expert] : l->role >= QP_ROLE_SHARED_GATE ? &b->moe.shared : &b->mlp;
     *row0 = 0;
     switch (l->role) {
     case QP_ROLE_Q:
@@ -20,9 +21,11 @@ static struct qp_packed *packed_of(struct qp_block *b, const struct qp_linear *l
     case QP_ROLE_K: *row0 = c->n_heads * c->head_dim; return &b->qkv;
     case QP_ROLE_V: *row0 = (c->n_heads + c->n_kv_heads) * c->head_dim; return &b->qkv;
     case QP_ROLE_O: return &b->o;
-    case QP_ROLE_UP: *row0 = c->gated ? b->mlp.F : 0; return &b->mlp.in;
-    case QP_ROLE_DOWN: return &b->mlp.down;
-    default: return &b->mlp.in;
+    case QP_ROLE_UP:
+    case QP_ROLE_SHARED_UP: *row0 = c->gated ? mlp->F : 0; return &mlp->in;
+    case QP_ROLE_DOWN:
+    case QP_ROLE_SHARED_DOWN: return &mlp->down;
+    default: return &mlp->in;
     }
 }
 
@@ -42,6 +45,8 @@ static int load_bias(struct qp_block *b, const struct qp_model *m, const struct 
 static int load_linears(struct qp_block *b, const struct qp_model *m, bool codes, struct qp_err *err)
 {
     b->mlp.F = b->config.d_ff;
+    if (qp_config_has_experts(&b->config, b->layer) && qp_moe_load(b, m, err))
+        return err->code;
     for (int i = 0, count; i < b->n_linears; i += count) {
         const struct qp_weight *w[QP_PACKED_PARTS] = {0};
         int64_t row0;
@@ -104,12 +109,6 @@ int qp_block_open(struct qp_block **out, const struct qp_model *m, int64_t layer
     return 0;
 }
 
-static void release_mlp(struct qp_mlp *m)
-{
-    qp_packed_release(&m->in);
-    qp_packed_release(&m->down);
-}
-
 void qp_block_free(struct qp_block *b)
 {
     if (!b)
@@ -119,11 +118,30 @@ void qp_block_free(struct qp_block *b)
         qp_norm_release(norms[i]);
     qp_packed_release(&b->qkv);
     qp_packed_release(&b->o);
-    release_mlp(&b->mlp);
+    qp_packed_release(&b->mlp.in);
+    qp_packed_release(&b->mlp.down);
+    qp_moe_release(&b->moe, &b->config);
     qp_rope_release(&b->rope);
     qp_free(b->buf);
     qp_free(b->kv);
     qp_free(b);
+}
+
+int64_t qp_block_widest(const struct qp_model_config *c)
+{
+    int64_t F = c->d_ff > c->d_ff_expert ? c->d_ff : c->d_ff_expert;
+    return 2 * (F > c->d_ff_shared ? F : c->d_ff_shared);
+}
+
+size_t qp_block_weight_bytes(const struct qp_block *b)
+{
+    size_t bytes = qp_packed_bytes(&b->moe.router, qp_linear_ops_of(b->ops, QP_COMPUTE_F32), b->ops);
+    const struct qp_packed *const packed[] = {&b->qkv, &b->o, &b->mlp.in, &b->mlp.down, &b->moe.shared.in, &b->moe.shared.down};
+    for (size_t i = 0; i < sizeof packed / sizeof *packed; i++)
+        bytes += qp_packed_bytes(packed[i], b->lin, b->ops);
+    for (int64_t e = 0; b->moe.experts && e < b->config.n_experts; e++)
+        bytes += qp_packed_bytes(&b->moe.experts[e].in, b->lin, b->ops) + qp_packed_bytes(&b->moe.experts[e].down, b->lin, b->ops);
+    return bytes;
 }
 
 int qp_block_set_linear(struct qp_block *b, const struct qp_linear *l, const float *w, struct qp_err *err)
@@ -270,12 +288,12 @@ int qp_block_attn(struct qp_block *b, const float *h, int64_t n_seq, int64_t len
     return qp_block_check(b, err);
 }
 
-int qp_block_mlp(struct qp_block *b, const float *h, int64_t T, float *m, struct qp_err *err)
+int qp_mlp_all(struct qp_block *b, const struct qp_mlp *mlp, const float *h, int64_t T, float *m, struct qp_err *err)
 {
-    int64_t D = b->config.d_model, F = b->mlp.F;
-    if (qp_block_reserve(b, (size_t)((T < STEP_ROWS ? T : STEP_ROWS) * b->mlp.in.N), err))
+    int64_t D = b->config.d_model, F = mlp->F;
+    if (qp_block_reserve(b, (size_t)((T < STEP_ROWS ? T : STEP_ROWS) * mlp->in.N), err))
         return err->code;
     for (int64_t t = 0; t < T; t += STEP_ROWS)
-        qp_mlp_rows(b, &b->mlp, h + t * D, T - t < STEP_ROWS ? T - t : STEP_ROWS, b->buf, m + t * F);
+        qp_mlp_rows(b, mlp, h + t * D, T - t < STEP_ROWS ? T - t : STEP_ROWS, b->buf, m + t * F);
     return qp_block_check(b, err);
 }

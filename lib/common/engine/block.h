@@ -47,10 +47,8 @@ int qp_pass_enter(struct qp_pass *p, struct qp_block *b, struct qp_stage *s, str
 /* Runs the stage's linear layers, as they are now, up to the inputs of the next stage. 1: *s is the next one; 0: the block is done; or an error. */
 int qp_pass_next(struct qp_pass *p, struct qp_stage *s, struct qp_err *err) QP_MUST_USE;
 
-/* Parts of a block as plain functions of their arguments. a [n_seq * len, heads * head_dim]: what o reads, from h, what q, k and v read. m [T, F]: what down
- * reads, from h, what gate and up read (blocks without experts). */
+/* A part of a block as a plain function of its arguments. a [n_seq * len, heads * head_dim]: what o reads, from h, what q, k and v read. */
 int qp_block_attn(struct qp_block *b, const float *h, int64_t n_seq, int64_t len, float *a, struct qp_err *err) QP_MUST_USE;
-int qp_block_mlp(struct qp_block *b, const float *h, int64_t T, float *m, struct qp_err *err) QP_MUST_USE;
 /* x [n_seq * len, D] = embeddings of ids, decoded from the model, as the first block reads them. */
 int qp_embed(const struct qp_model *m, const int32_t *ids, int64_t n_seq, int64_t len, float *x, struct qp_err *err) QP_MUST_USE;
 /* Final norm of T rows; y may be x. */

@@ -22,6 +22,7 @@ struct qp_engine {
     struct qp_rope rope, local_rope; /* local: of Gemma's sliding layers */
     float *act; /* activations of one group of tokens */
     size_t act_floats;
+    struct qp_routing routing; /* where the tokens of the group go */
 };
 
 struct qp_seq {
@@ -85,6 +86,7 @@ void qp_engine_free(struct qp_engine *e)
     qp_rope_release(&e->rope);
     qp_rope_release(&e->local_rope);
     qp_free(e->act);
+    qp_routing_release(&e->routing);
     qp_exec_release(&e->ex);
     qp_model_free(e->model);
     qp_free(e);
@@ -109,12 +111,8 @@ size_t qp_engine_weight_bytes(const struct qp_engine *e)
 {
     struct qp_linear_ops lin = qp_linear_ops_of(e->ops, e->compute);
     size_t bytes = qp_packed_bytes(&e->head, lin, e->ops);
-    for (int64_t l = 0; l < e->config.n_layers; l++) {
-        const struct qp_block *b = e->blocks[l];
-        const struct qp_packed *const packed[] = {&b->qkv, &b->o, &b->mlp.in, &b->mlp.down};
-        for (int i = 0; i < 4; i++)
-            bytes += qp_packed_bytes(packed[i], lin, e->ops);
-    }
+    for (int64_t l = 0; l < e->config.n_layers; l++)
+        bytes += qp_block_weight_bytes(e->blocks[l]);
     return bytes;
 }
 
@@ -224,16 +222,17 @@ struct group {
 };
 
 struct act {
-    float *x, *h, *qkv, *a, *gu, *m, *y, *cs, *local_cs;
+    float *x, *h, *qkv, *a, *gu, *m, *y, *rows, *cs, *local_cs;
 };
 
 static int layout(struct qp_engine *e, int64_t T, struct act *act, struct qp_err *err)
 {
     const struct qp_model_config *c = &e->config;
     int64_t q = c->n_heads * c->head_dim, N = q + 2 * c->n_kv_heads * c->head_dim;
-    int64_t wide = T < MLP_ROWS ? T : MLP_ROWS;
-    const int64_t counts[] = {T * c->d_model, T * c->d_model, T * N, T * q, wide * 2 * c->d_ff, wide * c->d_ff, wide * c->d_model, T * c->head_dim, c->rope_theta_local > 0 ? T * c->head_dim : 0};
-    float **const slots[] = {&act->x, &act->h, &act->qkv, &act->a, &act->gu, &act->m, &act->y, &act->cs, &act->local_cs};
+    int64_t wide = T < MLP_ROWS ? T : MLP_ROWS, widest = qp_block_widest(c);
+    const int64_t counts[] = {T * c->d_model, T * c->d_model, T * N, T * q, wide * widest, wide * widest / 2, wide * c->d_model, c->n_experts ? wide * c->d_model : 0,
+                              T * c->head_dim, c->rope_theta_local > 0 ? T * c->head_dim : 0};
+    float **const slots[] = {&act->x, &act->h, &act->qkv, &act->a, &act->gu, &act->m, &act->y, &act->rows, &act->cs, &act->local_cs};
     enum { N_SLOTS = sizeof slots / sizeof *slots };
     size_t total = 0, at = 0;
     for (int i = 0; i < N_SLOTS; i++)
@@ -301,7 +300,48 @@ static int64_t gather_wanted(struct group *g, float *x, int64_t D)
     return out;
 }
 
-static void run_layer(struct qp_engine *e, struct group *g, struct act *act, int64_t layer)
+static int64_t at_most(int64_t n, int64_t most)
+{
+    return n < most ? n : most;
+}
+
+static void add_mlp(struct qp_block *b, struct act *act, int64_t T)
+{
+    int64_t D = b->config.d_model;
+    for (int64_t t = 0; t < T; t += MLP_ROWS) {
+        int64_t n = at_most(T - t, MLP_ROWS);
+        qp_mlp_rows(b, &b->mlp, act->h + t * D, n, act->gu, act->m);
+        qp_block_add(b, &b->mlp.down, &b->post_mlp, act->x + t * D, act->m, n, act->y);
+    }
+}
+
+/* x += weight * expert(h) for n tokens; tokens NULL: they stand side by side. */
+static void add_expert(struct qp_block *b, const struct qp_mlp *mlp, struct act *act, const float *h, float *x, const int32_t *tokens, const float *weights, int64_t n)
+{
+    int64_t D = b->config.d_model;
+    for (int64_t t = 0; t < n; t += MLP_ROWS) {
+        int64_t some = at_most(n - t, MLP_ROWS);
+        if (tokens)
+            qp_moe_gather(act->rows, h, tokens + t, some, D);
+        qp_mlp_rows(b, mlp, tokens ? act->rows : h + t * D, some, act->gu, act->m);
+        qp_packed_run(&mlp->down, b->lin, b->ops, b->ex, act->y, act->m, mlp->F, some, false);
+        qp_moe_scatter(tokens ? x : x + t * D, act->y, tokens ? tokens + t : NULL, weights + t, some, D);
+    }
+}
+
+static int add_experts(struct qp_engine *e, struct qp_block *b, struct act *act, int64_t T, struct qp_err *err)
+{
+    struct qp_routing *r = &e->routing;
+    if (qp_moe_route(r, b, act->h, T, err))
+        return err->code;
+    for (int64_t i = 0; i < e->config.n_experts; i++)
+        add_expert(b, &b->moe.experts[i], act, act->h, act->x, r->token + r->first[i], r->weight + r->first[i], r->first[i + 1] - r->first[i]);
+    if (b->moe.shared.F)
+        add_expert(b, &b->moe.shared, act, act->h, act->x, NULL, r->shared, T);
+    return 0;
+}
+
+static int run_layer(struct qp_engine *e, struct group *g, struct act *act, int64_t layer, struct qp_err *err)
 {
     struct qp_block *b = e->blocks[layer];
     const struct qp_model_config *c = &e->config;
@@ -312,21 +352,20 @@ static void run_layer(struct qp_engine *e, struct group *g, struct act *act, int
     qp_block_rotate(b, act->qkv, qp_block_is_local(c, layer) ? act->local_cs : act->cs, T);
     attend(e, b, g, act, layer, last);
     if (last && !(T = gather_wanted(g, act->x, D)))
-        return;
+        return 0;
     if (c->parallel_residual)
         qp_norm_run(&b->norm2, c, e->ops, &e->ex, act->h, act->x, T, D);
     if (b->post_attn.w)
         for (int64_t t = 0; t < T; t += MLP_ROWS)
-            qp_block_add(b, &b->o, &b->post_attn, act->x + t * D, act->a + t * b->o.K, T - t < MLP_ROWS ? T - t : MLP_ROWS, act->y);
+            qp_block_add(b, &b->o, &b->post_attn, act->x + t * D, act->a + t * b->o.K, at_most(T - t, MLP_ROWS), act->y);
     else
         qp_block_add(b, &b->o, &b->post_attn, act->x, act->a, T, NULL);
     if (!c->parallel_residual)
         qp_norm_run(&b->norm2, c, e->ops, &e->ex, act->h, act->x, T, D);
-    for (int64_t t = 0; t < T; t += MLP_ROWS) {
-        int64_t n = T - t < MLP_ROWS ? T - t : MLP_ROWS;
-        qp_mlp_rows(b, &b->mlp, act->h + t * D, n, act->gu, act->m);
-        qp_block_add(b, &b->mlp.down, &b->post_mlp, act->x + t * D, act->m, n, act->y);
-    }
+    if (qp_config_has_experts(c, layer))
+        return add_experts(e, b, act, T, err);
+    add_mlp(b, act, T);
+    return 0;
 }
 
 static int run_group(struct qp_engine *e, struct group *g, float **hidden, struct qp_err *err)
@@ -337,7 +376,8 @@ static int run_group(struct qp_engine *e, struct group *g, float **hidden, struc
     if (layout(e, g->tokens, &act, err) || embed_group(e, g, &act, err))
         return err->code;
     for (int64_t l = 0; l < e->config.n_layers; l++)
-        run_layer(e, g, &act, l);
+        if (run_layer(e, g, &act, l, err))
+            return err->code;
     if (g->wanted) {
         qp_norm_run(&e->final_norm, &e->config, e->ops, &e->ex, *hidden, act.x, g->wanted, e->config.d_model);
         *hidden += g->wanted * e->config.d_model;

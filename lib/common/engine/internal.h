@@ -83,6 +83,26 @@ struct qp_mlp {
     int64_t F;
 };
 
+/* Feed-forward networks of which each token passes a few. Router: softmax over all experts in float32, the n_experts_used most probable ones, of equal ones
+ * the lower index (torch.topk leaves that open), their probabilities as weights, scaled to a sum of 1 where config.norm_topk says so. */
+struct qp_moe {
+    struct qp_packed router; /* float32 for every compute type; the shared expert's gate is its last row */
+    struct qp_mlp *experts;  /* [n_experts] */
+    struct qp_mlp shared;    /* F = 0: none */
+};
+
+/* Where tokens go. Expert e has the tokens token[first[e] .. first[e+1]), ascending, with those weights. */
+struct qp_routing {
+    int64_t *first;  /* [n_experts + 1] */
+    int32_t *token;  /* [T * n_experts_used] */
+    float *weight;
+    float *shared;   /* [T] sigmoid of the shared expert's gate */
+    float *logits;   /* [T, router.N], and what the choice needs */
+    int32_t *chosen; /* [T, n_experts_used] */
+    float *chosen_weight;
+    int64_t room;    /* tokens that fit */
+};
+
 struct qp_block {
     const struct qp_ops *ops;
     struct qp_exec *ex;
@@ -93,7 +113,8 @@ struct qp_block {
     const struct qp_linear *linears; /* of this block, borrowed from the model */
     int n_linears;
     struct qp_packed qkv, o;
-    struct qp_mlp mlp;
+    struct qp_mlp mlp; /* of a block without experts */
+    struct qp_moe moe; /* of one with them */
     struct qp_norm norm1, norm2, post_attn, post_mlp, q_norm, k_norm;
     /* the quantizers' steps keep these between calls */
     struct qp_rope rope;
@@ -113,8 +134,26 @@ bool qp_block_is_local(const struct qp_model_config *c, int64_t layer);
 void qp_block_rotate(const struct qp_block *b, float *qkv, const float *cs, int64_t T);
 /* m [T, F] = what down reads; gu [T, in.N] is scratch. */
 void qp_mlp_rows(const struct qp_block *b, const struct qp_mlp *mlp, const float *h, int64_t T, float *gu, float *m);
+/* The same for any number of rows, in slices. */
+int qp_mlp_all(struct qp_block *b, const struct qp_mlp *mlp, const float *h, int64_t T, float *m, struct qp_err *err) QP_MUST_USE;
 /* x [T, D] += norm(in · Wᵀ); y [T, D] is scratch, needed where norm has weights. */
 void qp_block_add(const struct qp_block *b, const struct qp_packed *p, const struct qp_norm *norm, float *x, const float *in, int64_t T, float *y);
+/* Floats of the widest product in front of an activation. */
+int64_t qp_block_widest(const struct qp_model_config *c);
+size_t qp_block_weight_bytes(const struct qp_block *b);
+
+/* moe.c: loads what is no linear layer of the quantizers; the experts' matrices come by qp_packed_load. */
+int qp_moe_load(struct qp_block *b, const struct qp_model *m, struct qp_err *err) QP_MUST_USE;
+void qp_moe_release(struct qp_moe *moe, const struct qp_model_config *c);
+/* Fills r, grown as needed, for the rows h [T, D]. */
+int qp_moe_route(struct qp_routing *r, const struct qp_block *b, const float *h, int64_t T, struct qp_err *err) QP_MUST_USE;
+void qp_routing_release(struct qp_routing *r);
+/* to [n, D] = rows of h for tokens[0..n). */
+void qp_moe_gather(float *to, const float *h, const int32_t *tokens, int64_t n, int64_t D);
+/* x[tokens[i], :] += weights[i] * y[i, :] for n rows; tokens NULL: rows 0, 1, ... An output row is summed in the order of the calls, which go by rising
+ * expert with the shared one last: the same bits for any batch. */
+void qp_moe_scatter(float *x, const float *y, const int32_t *tokens, const float *weights, int64_t n, int64_t D);
+
 int qp_block_reserve(struct qp_block *b, size_t floats, struct qp_err *err) QP_MUST_USE;
 int qp_block_check(const struct qp_block *b, struct qp_err *err) QP_MUST_USE;
 /* x [n, D] = embeddings of ids from position pos0 on. */

@@ -1,4 +1,5 @@
-/* Tokens on their way through blocks, stage by stage: the inputs of each group of linear layers, for the quantizers. */
+/* Tokens on their way through blocks, stage by stage: the inputs of each group of linear layers, for the quantizers. Experts come one after the other, each
+ * with its tokens gathered, and the shared one last: the order of qp_engine_forward. */
 #include "base/mem.h"
 #include "engine/internal.h"
 
@@ -8,6 +9,8 @@ struct qp_pass {
     const struct qp_model_config *c;
     int64_t n_seq, len, T;
     float *x, *h, *wide; /* [T, D] residual stream, [T, D] normed, [T, widest inputs of o and down] */
+    float *rows; /* [T, D] an expert's tokens; NULL without experts */
+    struct qp_routing routing;
     struct qp_block *b;
     struct qp_stage stage;
 };
@@ -28,6 +31,11 @@ static enum kind kind_of(const struct qp_linear *l)
     }
 }
 
+static bool is_shared(const struct qp_linear *l)
+{
+    return l->role >= QP_ROLE_SHARED_GATE;
+}
+
 int qp_pass_new(struct qp_pass **out, const struct qp_model *m, int64_t n_seq, int64_t len, struct qp_err *err)
 {
     *out = NULL;
@@ -35,7 +43,7 @@ int qp_pass_new(struct qp_pass **out, const struct qp_model *m, int64_t n_seq, i
     struct qp_pass *p = qp_zalloc(sizeof *p, "activations", err);
     if (!p)
         return QP_E_RESOURCE;
-    size_t T, q = (size_t)(c->n_heads * c->head_dim), widest = q > (size_t)c->d_ff ? q : (size_t)c->d_ff, row = widest * sizeof(float);
+    size_t T, q = (size_t)(c->n_heads * c->head_dim), F = (size_t)qp_block_widest(c) / 2, row = (q > F ? q : F) * sizeof(float);
     if (!qp_mul((size_t)n_seq, (size_t)len, &T) || T > INT64_MAX / 2) {
         qp_pass_free(p);
         return qp_err_set(err, QP_E_RESOURCE, "%lld sequences of %lld tokens are too many", (long long)n_seq, (long long)len);
@@ -47,7 +55,9 @@ int qp_pass_new(struct qp_pass **out, const struct qp_model *m, int64_t n_seq, i
     p->x = qp_alloc_n(T, (size_t)c->d_model * sizeof(float), "activations", err);
     p->h = qp_alloc_n(T, (size_t)c->d_model * sizeof(float), "activations", err);
     p->wide = qp_alloc_n(T, row, "activations", err);
-    if (!p->x || !p->h || !p->wide) {
+    if (c->n_experts)
+        p->rows = qp_alloc_n(T, (size_t)c->d_model * sizeof(float), "activations", err);
+    if (!p->x || !p->h || !p->wide || (c->n_experts && !p->rows)) {
         qp_pass_free(p);
         return QP_E_RESOURCE;
     }
@@ -62,6 +72,8 @@ void qp_pass_free(struct qp_pass *p)
     qp_free(p->x);
     qp_free(p->h);
     qp_free(p->wide);
+    qp_free(p->rows);
+    qp_routing_release(&p->routing);
     qp_free(p);
 }
 
@@ -80,7 +92,15 @@ static int fill(struct qp_pass *p, int first, struct qp_stage *out, struct qp_er
     while (first + s.count < b->n_linears && kind_of(l + s.count) == kind && l[s.count].expert == l->expert)
         s.count++;
     s.inputs = kind == READS_QKV || kind == READS_IN ? p->h : p->wide;
-    s.writes_stream = kind == READS_O ? !b->post_attn.w : kind == READS_DOWN && !b->post_mlp.w;
+    s.writes_stream = kind == READS_O ? !b->post_attn.w : kind == READS_DOWN && !b->post_mlp.w && l->expert < 0 && !is_shared(l);
+    if (l->expert >= 0) {
+        const int64_t *at = p->routing.first + l->expert;
+        s.n = at[1] - at[0];
+        if (kind == READS_IN) {
+            qp_moe_gather(p->rows, p->h, p->routing.token + at[0], s.n, p->c->d_model);
+            s.inputs = p->rows;
+        }
+    }
     p->stage = *out = s;
     return qp_block_check(b, err) ? err->code : 1;
 }
@@ -113,6 +133,32 @@ static int after_attention(struct qp_pass *p, struct qp_err *err)
         return err->code;
     if (!p->c->parallel_residual)
         qp_norm_run(norm2, p->c, b->ops, b->ex, p->h, p->x, p->T, p->c->d_model);
+    return qp_config_has_experts(p->c, b->layer) ? qp_moe_route(&p->routing, b, p->h, p->T, err) : 0;
+}
+
+static const struct qp_mlp *mlp_of(const struct qp_pass *p)
+{
+    const struct qp_linear *l = p->stage.linears;
+    return l->expert >= 0 ? &p->b->moe.experts[l->expert] : is_shared(l) ? &p->b->moe.shared : &p->b->mlp;
+}
+
+/* What an expert's down gives, times the router's weight, to its tokens; the shared one's times its gate to all. */
+static int add_expert(struct qp_pass *p, struct qp_err *err)
+{
+    const struct qp_mlp *mlp = mlp_of(p);
+    const struct qp_routing *r = &p->routing;
+    struct qp_block *b = p->b;
+    int64_t D = p->c->d_model, e = p->stage.expert, n = p->stage.n;
+    if (qp_block_reserve(b, (size_t)((n < SLICE ? n : SLICE) * D), err))
+        return err->code;
+    for (int64_t t = 0; t < n; t += SLICE) {
+        int64_t some = n - t < SLICE ? n - t : SLICE;
+        qp_packed_run(&mlp->down, b->lin, b->ops, b->ex, b->buf, p->wide + t * mlp->F, mlp->F, some, false);
+        if (e >= 0)
+            qp_moe_scatter(p->x, b->buf, r->token + r->first[e] + t, r->weight + r->first[e] + t, some, D);
+        else
+            qp_moe_scatter(p->x + t * D, b->buf, NULL, r->shared + t, some, D);
+    }
     return 0;
 }
 
@@ -123,8 +169,8 @@ int qp_pass_next(struct qp_pass *p, struct qp_stage *s, struct qp_err *err)
     switch (kind_of(p->stage.linears)) {
     case READS_QKV: r = qp_block_attn(b, p->h, p->n_seq, p->len, p->wide, err); break;
     case READS_O: r = after_attention(p, err); break;
-    case READS_IN: r = qp_block_mlp(b, p->h, p->T, p->wide, err); break;
-    case READS_DOWN: r = add_to_stream(p, &b->mlp.down, &b->post_mlp, err); break;
+    case READS_IN: r = qp_mlp_all(b, mlp_of(p), p->stage.inputs, p->stage.n, p->wide, err); break;
+    case READS_DOWN: r = mlp_of(p) == &b->mlp ? add_to_stream(p, &b->mlp.down, &b->post_mlp, err) : add_expert(p, err); break;
     }
     if (r)
         return r;

@@ -60,6 +60,32 @@ static const struct qp_part phi3_layer[] = {
     {0},
 };
 
+#define EXPERT (LINEAR | QP_PART_EXPERT)
+static const struct qp_part mixtral_layer[] = {
+    LLAMA_ATTENTION,
+    LLAMA_NORM2,
+    {"block_sparse_moe.gate.weight", "ffn_gate_inp.weight", QP_ROLE_ROUTER, QP_DIM_E, QP_DIM_D, QP_NEED_EXPERTS, 0, QP_DIM_1},
+    {"block_sparse_moe.experts.*.w1.weight", "ffn_gate_exps.weight", QP_ROLE_GATE, QP_DIM_FE, QP_DIM_D, QP_NEED_EXPERTS, EXPERT, QP_DIM_1},
+    {"block_sparse_moe.experts.*.w3.weight", "ffn_up_exps.weight", QP_ROLE_UP, QP_DIM_FE, QP_DIM_D, QP_NEED_EXPERTS, EXPERT, QP_DIM_1},
+    {"block_sparse_moe.experts.*.w2.weight", "ffn_down_exps.weight", QP_ROLE_DOWN, QP_DIM_D, QP_DIM_FE, QP_NEED_EXPERTS, EXPERT, QP_DIM_1},
+    {0},
+};
+
+static const struct qp_part qwen_moe_layer[] = {
+    LLAMA_ATTENTION,
+    LLAMA_NORM2,
+    LLAMA_MLP(QP_NEED_DENSE),
+    {"mlp.gate.weight", "ffn_gate_inp.weight", QP_ROLE_ROUTER, QP_DIM_E, QP_DIM_D, QP_NEED_EXPERTS, 0, QP_DIM_1},
+    {"mlp.experts.*.gate_proj.weight", "ffn_gate_exps.weight", QP_ROLE_GATE, QP_DIM_FE, QP_DIM_D, QP_NEED_EXPERTS, EXPERT, QP_DIM_1},
+    {"mlp.experts.*.up_proj.weight", "ffn_up_exps.weight", QP_ROLE_UP, QP_DIM_FE, QP_DIM_D, QP_NEED_EXPERTS, EXPERT, QP_DIM_1},
+    {"mlp.experts.*.down_proj.weight", "ffn_down_exps.weight", QP_ROLE_DOWN, QP_DIM_D, QP_DIM_FE, QP_NEED_EXPERTS, EXPERT, QP_DIM_1},
+    {"mlp.shared_expert_gate.weight", "ffn_gate_inp_shexp.weight", QP_ROLE_SHARED_ROUTER, QP_DIM_1, QP_DIM_D, QP_NEED_SHARED, 0, QP_DIM_1},
+    {"mlp.shared_expert.gate_proj.weight", "ffn_gate_shexp.weight", QP_ROLE_SHARED_GATE, QP_DIM_FS, QP_DIM_D, QP_NEED_SHARED, LINEAR, QP_DIM_1},
+    {"mlp.shared_expert.up_proj.weight", "ffn_up_shexp.weight", QP_ROLE_SHARED_UP, QP_DIM_FS, QP_DIM_D, QP_NEED_SHARED, LINEAR, QP_DIM_1},
+    {"mlp.shared_expert.down_proj.weight", "ffn_down_shexp.weight", QP_ROLE_SHARED_DOWN, QP_DIM_D, QP_DIM_FS, QP_NEED_SHARED, LINEAR, QP_DIM_1},
+    {0},
+};
+
 #define TURNED (LINEAR | QP_PART_TRANSPOSED)
 static const struct qp_part gpt2_layer[] = {
     {"ln_1.weight", "attn_norm.weight", QP_ROLE_NORM1, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
@@ -128,6 +154,11 @@ static const struct qp_arch archs[] = {
      .activation = QP_ACT_GELU_TANH, .plain = true},
     {.hf = "gpt_neox", .gguf = "gptneox", .layers = "gpt_neox.layers", .layer_parts = neox_layer, .model_parts = neox_model, .norm = QP_NORM_LAYER,
      .activation = QP_ACT_GELU_ERF, .plain = true},
+    {.hf = "mixtral", .gguf = "llama", .layers = "model.layers", .layer_parts = mixtral_layer, .model_parts = llama_model, .gguf_rotated = true, .windowed = true,
+     .experts = true, .norm_topk = true},
+    {.hf = "qwen2_moe", .gguf = "qwen2moe", .layers = "model.layers", .layer_parts = qwen_moe_layer, .model_parts = llama_model, .qkv_bias = true, .experts = true},
+    {.hf = "qwen3_moe", .gguf = "qwen3moe", .layers = "model.layers", .layer_parts = qwen_moe_layer, .model_parts = llama_model, .qk_norm = true, .experts = true,
+     .norm_topk = true},
 };
 
 const struct qp_arch *qp_arch_by_hf(const char *model_type)
@@ -148,7 +179,7 @@ const struct qp_arch *qp_arch_by_gguf(const char *architecture, bool experts)
 
 const char *qp_arch_list(void)
 {
-    return "llama, mistral, qwen2, qwen3, gemma3_text, phi3, gpt2, gpt_neox";
+    return "llama, mistral, qwen2, qwen3, gemma3_text, phi3, gpt2, gpt_neox, mixtral, qwen2_moe, qwen3_moe";
 }
 
 int64_t qp_dim(const struct qp_model_config *c, enum qp_dim d)

@@ -45,7 +45,8 @@ struct qp_arch {
     bool windowed;           /* config.json: sliding_window counts unless use_sliding_window says no; else it counts if that says yes */
     bool plain;              /* the MLP has no gate; norms are in layer_norm_eps */
     bool gguf_rotated;       /* GGUF converters reorder the rows of q and k from halves to pairs */
-    bool experts;            /* config.json: layers may have experts; tells GGUF's "llama" with experts from the one without */
+    bool experts;            /* layers may have experts; tells GGUF's "llama" with experts from the one without */
+    bool norm_topk;          /* experts: what GGUF leaves to the family, and Mixtral's config.json too */
 };
 /* NULL: unknown. */
 const struct qp_arch *qp_arch_by_hf(const char *model_type);

@@ -7,6 +7,8 @@
 #include "base/buf.h"
 #include "base/file.h"
 
+#define MAX_EXPERTS (1 << 18) /* of all layers together */
+
 /* Sizes and ratios that arithmetic and memory depend on. `what` names the file's key. */
 static int check_size(const char *path, const char *what, int64_t v, int64_t max, struct qp_err *err)
 {
@@ -38,6 +40,15 @@ int qp_config_check(struct qp_model_config *c, const char *path, struct qp_err *
     return 0;
 }
 
+int qp_config_check_experts(const struct qp_model_config *c, const char *path, struct qp_err *err)
+{
+    if (check_size(path, "number of experts", c->n_experts, MAX_EXPERTS / c->n_layers, err) ||
+        check_size(path, "number of experts that a token passes", c->n_experts_used, c->n_experts, err) ||
+        check_size(path, "an expert's width", c->d_ff_expert, 1 << 22, err))
+        return err->code;
+    return c->d_ff_shared ? check_size(path, "the shared expert's width", c->d_ff_shared, 1 << 22, err) : 0;
+}
+
 void qp_config_set_family(struct qp_model_config *c, const struct qp_arch *a)
 {
     snprintf(c->arch, sizeof c->arch, "%s", a->hf);
@@ -45,6 +56,7 @@ void qp_config_set_family(struct qp_model_config *c, const struct qp_arch *a)
     c->activation = a->activation;
     c->gated = !a->plain;
     c->qk_norm = a->qk_norm;
+    c->norm_topk = a->norm_topk;
     for (const struct qp_part *p = a->layer_parts; p->hf; p++)
         c->qkv_by_head |= (p->flags & QP_PART_BY_HEAD) != 0;
     for (const struct qp_part *p = a->model_parts; p->hf; p++)
@@ -255,6 +267,41 @@ static int read_family(struct qp_model_config *c, json_t *root, const char *path
     return read_activation(c, root, path, err);
 }
 
+/* Layers with a plain MLP: listed, or all but every decoder_sparse_step-th. */
+static int read_dense_layers(struct qp_model_config *c, json_t *root, const char *path, struct qp_err *err)
+{
+    int64_t step = 1;
+    size_t i;
+    json_t *v, *listed = json_object_get(root, "mlp_only_layers");
+    if (get_int(root, path, "decoder_sparse_step", 1, &step, err))
+        return err->code;
+    if (step < 1)
+        return qp_err_set(err, QP_E_INPUT, "'%s': decoder_sparse_step is %lld, expected 1 or more", path, (long long)step);
+    for (int64_t l = 0; l < c->n_layers; l++)
+        if ((l + 1) % step)
+            set_bit(c->dense, l);
+    json_array_foreach(listed, i, v)
+    {
+        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) >= c->n_layers)
+            return qp_err_set(err, QP_E_INPUT, "'%s': mlp_only_layers[%zu] is no layer of %lld", path, i, (long long)c->n_layers);
+        set_bit(c->dense, json_integer_value(v));
+    }
+    return 0;
+}
+
+static int read_experts(struct qp_model_config *c, json_t *root, const char *path, struct qp_err *err)
+{
+    bool mixtral = !strcmp(c->arch, "mixtral");
+    int r = get_size(root, path, "num_experts", "num_local_experts", INT64_MIN, &c->n_experts, err);
+    r = r ? r : get_int(root, path, "num_experts_per_tok", INT64_MIN, &c->n_experts_used, err);
+    r = r ? r : get_int(root, path, mixtral ? "intermediate_size" : "moe_intermediate_size", INT64_MIN, &c->d_ff_expert, err);
+    if (!strcmp(c->arch, "qwen2_moe"))
+        r = r ? r : get_int(root, path, "shared_expert_intermediate_size", INT64_MIN, &c->d_ff_shared, err);
+    c->norm_topk = mixtral || get_bool(root, "norm_topk_prob", false);
+    r = r || mixtral ? r : read_dense_layers(c, root, path, err);
+    return r ? r : qp_config_check_experts(c, path, err);
+}
+
 static int64_t token_id(json_t *root, const char *key)
 {
     json_t *v = json_object_get(root, key);
@@ -285,11 +332,12 @@ int qp_config_from_json(struct qp_model_config *c, struct qp_quant_config *q, co
     r = r ? r : read_quant(q, root, path, err);
     r = r ? r : read_windows(c, arch, root, path, err);
     r = r ? r : read_family(c, root, path, err);
+    r = r || !arch->experts ? r : read_experts(c, root, path, err);
     if (!r) {
         bool neox = !strcmp(c->arch, "gpt_neox");
         c->norm_eps = get_num(root, "rms_norm_eps", get_num(root, "layer_norm_eps", get_num(root, "layer_norm_epsilon", arch->plain ? 1e-5 : 1e-6)));
         c->tied_embeddings = get_bool(root, "tie_word_embeddings", !strcmp(c->arch, "gemma3_text") || !strcmp(c->arch, "gpt2"));
-        c->qkv_bias = arch->qkv_bias || get_bool(root, "attention_bias", neox);
+        c->qkv_bias = arch->qkv_bias ? get_bool(root, "qkv_bias", true) : get_bool(root, "attention_bias", neox);
         c->o_bias = !arch->qkv_bias && get_bool(root, "attention_bias", neox);
         c->mlp_bias = get_bool(root, "mlp_bias", false);
         c->bos = token_id(root, "bos_token_id");

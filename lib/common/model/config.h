@@ -18,5 +18,7 @@ int qp_config_from_gguf(struct qp_model_config *c, const struct qp_arch **arch, 
 /* For the two readers: what the table says of a family, and the limits of all numbers. */
 void qp_config_set_family(struct qp_model_config *c, const struct qp_arch *a);
 int qp_config_check(struct qp_model_config *c, const char *path, struct qp_err *err) QP_MUST_USE;
+/* The numbers of a model with experts, once they are read. */
+int qp_config_check_experts(const struct qp_model_config *c, const char *path, struct qp_err *err) QP_MUST_USE;
 
 #endif

@@ -102,6 +102,16 @@ static int gguf_family(struct qp_model_config *c, struct gguf_reader *m)
     return m->r;
 }
 
+/* All layers have them: no converter writes the models that mix. */
+static int gguf_experts(struct qp_model_config *c, struct gguf_reader *m)
+{
+    c->n_experts_used = meta_int(m, "expert_used_count", INT64_MIN);
+    c->d_ff_expert = meta_int(m, "expert_feed_forward_length", c->d_ff);
+    if (!m->r && !strcmp(m->arch, "qwen2moe"))
+        c->d_ff_shared = meta_int(m, "expert_shared_feed_forward_length", c->d_ff);
+    return m->r ? m->r : qp_config_check_experts(c, m->path, m->err);
+}
+
 int qp_config_from_gguf(struct qp_model_config *c, const struct qp_arch **arch, const struct qp_gguf *g, const char *path, struct qp_err *err)
 {
     *c = (struct qp_model_config){0};
@@ -109,10 +119,11 @@ int qp_config_from_gguf(struct qp_model_config *c, const struct qp_arch **arch, 
     int found = qp_gguf_str(g, "general.architecture", &name, err);
     if (found < 0)
         return found;
-    *arch = name ? qp_arch_by_gguf(name, false) : NULL;
-    if (!*arch)
-        return qp_err_set(err, QP_E_INPUT, "'%s': architecture '%s' is not supported; supported: %s", path, name ? name : "(missing)", qp_arch_list());
     struct gguf_reader m = {g, path, name, err, 0};
+    c->n_experts = name ? meta_int(&m, "expert_count", 0) : 0;
+    *arch = name ? qp_arch_by_gguf(name, c->n_experts > 0) : NULL;
+    if (!*arch)
+        return m.r ? m.r : qp_err_set(err, QP_E_INPUT, "'%s': architecture '%s' is not supported; supported: %s", path, name ? name : "(missing)", qp_arch_list());
     qp_config_set_family(c, *arch);
     c->n_layers = meta_int(&m, "block_count", INT64_MIN);
     c->d_model = meta_int(&m, "embedding_length", INT64_MIN);
@@ -134,6 +145,7 @@ int qp_config_from_gguf(struct qp_model_config *c, const struct qp_arch **arch, 
     c->bos = c->eos = -1;
     c->rope_theta = 1; /* read below, once head_dim is known to be sane */
     int r = m.r ? m.r : qp_config_check(c, path, err);
+    r = r || !c->n_experts ? r : gguf_experts(c, &m);
     r = r ? r : gguf_family(c, &m);
     r = r ? r : gguf_rope(c, &m);
     if (!r && (qp_gguf_i64(g, "tokenizer.ggml.bos_token_id", &c->bos, err) < 0 || qp_gguf_i64(g, "tokenizer.ggml.eos_token_id", &c->eos, err) < 0))

@@ -40,6 +40,8 @@ static int set_dense(struct qp_model *m, struct qp_weight_impl *w, const struct 
 {
     int64_t shape[3];
     int ndim = stored_shape(m, p, shape);
+    if (m->gguf && ndim == 1 && t->ndim == 2 && t->shape[0] == 1 && t->shape[1] == shape[0])
+        ndim = 2, shape[0] = 1, shape[1] = t->shape[1]; /* some converters keep the shared expert's gate as a matrix of one row */
     if (t->ndim != ndim || memcmp(t->shape, shape, (size_t)ndim * sizeof *shape)) {
         char found[96] = "", expected[96] = "";
         for (int i = 0; i < t->ndim; i++)
@@ -56,7 +58,7 @@ static int set_dense(struct qp_model *m, struct qp_weight_impl *w, const struct 
         w->tensor.data = (const uint8_t *)t->data + (size_t)expert * w->tensor.bytes;
     }
     w->pub = (struct qp_weight){.name = w->pub.name, .rows = qp_dim(&m->config, p->rows), .cols = qp_dim(&m->config, p->cols), .storage = QP_STORE_DENSE,
-                                .transposed = p->flags & QP_PART_TRANSPOSED};
+                                .one_row = p->role == QP_ROLE_SHARED_ROUTER, .transposed = p->flags & QP_PART_TRANSPOSED};
     w->turned = m->st && w->pub.transposed;
     w->linear = p->flags & QP_PART_LINEAR;
     return 0;

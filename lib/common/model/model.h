@@ -75,6 +75,7 @@ struct qp_weight {            /* a matrix [rows, cols] or a vector (rows = 1) un
     const char *name;
     int64_t rows, cols;
     enum qp_storage storage;
+    bool one_row;             /* a matrix of one row in Hugging Face's files, not a vector (the shared expert's gate) */
     bool transposed;          /* Hugging Face's files hold it as [cols, rows] (GPT-2): for writers; rows are read as [rows, cols] */
     const void *impl;         /* model/'s own */
 };

@@ -1,5 +1,6 @@
 #include "quant/calibrate.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -47,12 +48,12 @@ static int load_weights(struct run *u, const struct qp_weight *from, float *w, c
     return drift ? qp_drift_correct(w, from->rows, drift, u->ops, &u->ex, u->err) : 0;
 }
 
-/* One layer: quantize w (overwritten with what was quantized), report. hess NULL: round to nearest. */
-static int quantize_layer(struct run *u, const struct qp_linear *l, float *w, const struct qp_hessian *hess, const struct qp_drift *drift, const char *fallback)
+/* One layer that `tokens` tokens passed: quantize w (overwritten with what was quantized), report. hess NULL: round to nearest. */
+static int quantize_layer(struct run *u, const struct qp_linear *l, int64_t tokens, float *w, const struct qp_hessian *hess, const struct qp_drift *drift, const char *fallback)
 {
     struct qp_qlinear q;
     struct qp_layer_report rep = {.name = l->weight->name, .rows = l->weight->rows, .cols = l->weight->cols, .index = u->done++,
-                                  .total = (int64_t)qp_model_n_linears(u->m), .fallback = fallback};
+                                  .total = (int64_t)qp_model_n_linears(u->m), .tokens = tokens, .expert = l->expert, .fallback = fallback};
     int r = load_weights(u, l->weight, w, drift);
     if (r)
         return r;
@@ -113,17 +114,43 @@ static int quantize_linears(struct run *u, const struct group *g, struct statist
     int r = factored < 0 ? factored : 0;
     r = r || !drifts ? r : gather_drift(u, g, s);
     for (int i = 0; i < g->stage.count && !r; i++) {
-        r = quantize_layer(u, &g->stage.linears[i], s->w, &s->hess, drifts ? &s->drift : NULL, fallback);
+        r = quantize_layer(u, &g->stage.linears[i], g->stage.n, s->w, &s->hess, drifts ? &s->drift : NULL, fallback);
         r = r ? r : qp_block_set_linear(u->block, &g->stage.linears[i], s->w, u->err);
+    }
+    return r;
+}
+
+/* Fewer tokens than a quarter of the inputs: most directions of the Hessian would be damping alone, and GPTQ does worse than rounding. */
+static bool too_few(const struct run *u, const struct qp_stage *s, char reason[160])
+{
+    int64_t least = u->o->min_expert_tokens > 0 ? u->o->min_expert_tokens : (s->width + 3) / 4;
+    if (s->expert < 0 || s->n >= least)
+        return false;
+    snprintf(reason, 160, "%lld of %lld calibration tokens reached expert %lld, fewer than %lld", (long long)s->n, (long long)u->T, (long long)s->expert, (long long)least);
+    return true;
+}
+
+static int round_linears(struct run *u, const struct qp_stage *s, float *w, const char *reason)
+{
+    int r = 0;
+    for (int i = 0; i < s->count && !r; i++) {
+        r = quantize_layer(u, &s->linears[i], s->n, w, NULL, NULL, reason);
+        r = r ? r : qp_block_set_linear(u->block, &s->linears[i], w, u->err);
     }
     return r;
 }
 
 static int quantize_group(struct run *u, const struct group *g)
 {
+    char reason[160];
     struct statistics s = {.w = qp_alloc_n((size_t)largest_linear(u->m), sizeof *s.w, "weights", u->err)};
     if (!s.w)
         return QP_E_RESOURCE;
+    if (too_few(u, &g->stage, reason)) {
+        int few = round_linears(u, &g->stage, s.w, reason);
+        qp_free(s.w);
+        return few;
+    }
     int r = qp_hessian_init(&s.hess, g->stage.inputs, g->stage.n, g->stage.width, u->o->compute, u->ops, &u->ex, u->err);
     if (r)
         qp_err_context(u->err, "layer '%s'", g->stage.linears[0].weight->name);
@@ -151,7 +178,7 @@ static int run_stage(struct run *u, const struct qp_stage *s, struct qp_stage *f
     if (u->full && s->writes_stream) {
         r = qp_pass_next(u->full_pass, full, u->err);
         g.lack = r < 0 ? NULL : lack(u);
-    } else if (u->full)
+    } else if (u->full && s->expert < 0)
         g.full_x = full->inputs;
     r = r < 0 ? r : quantize_group(u, &g);
     if (u->full && !s->writes_stream && !r)
@@ -216,7 +243,7 @@ static int run_rtn(struct run *u)
     float *w = qp_alloc_n((size_t)largest_linear(u->m), sizeof *w, "weights", u->err);
     int r = w ? 0 : QP_E_RESOURCE;
     for (size_t i = 0; i < qp_model_n_linears(u->m) && !r; i++)
-        r = quantize_layer(u, qp_model_linear(u->m, i), w, NULL, NULL, NULL);
+        r = quantize_layer(u, qp_model_linear(u->m, i), 0, w, NULL, NULL, NULL);
     qp_free(w);
     return r;
 }

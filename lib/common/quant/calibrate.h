@@ -3,7 +3,8 @@
  * The calibration tokens pass the model once. Within a block the layers are taken in the order of the forward pass (true-sequential): q, k, v share
  * their inputs; then attention runs on the quantized q, k, v and gives the inputs of o; and so on. So every layer's Hessian comes from quantized
  * predecessors, and the quantized outputs are what the next block gets. With a drift gain the tokens pass the full-precision model beside it, and each
- * layer is moved to make up for what those before it lost (quant/drift.h). Memory: one block (two with a drift gain), its Hessians, the activations. */
+ * layer is moved to make up for what those before it lost (quant/drift.h); experts are not, for the two models send them different tokens. An expert that
+ * saw too few tokens is rounded to nearest, and its report says so. Memory: one block (two with a drift gain), its Hessians, the activations. */
 #ifndef QP_QUANT_CALIBRATE_H
 #define QP_QUANT_CALIBRATE_H
 
@@ -23,12 +24,15 @@ struct qp_quantize_options {
     double damp;         /* share of the mean diagonal to begin with */
     bool act_order;
     double drift_gain;   /* share of the drift that each layer makes up for; 0: none, one pass */
+    int64_t min_expert_tokens; /* an expert's matrix that saw fewer is rounded to nearest; 0: a quarter of its inputs */
     enum qp_compute compute;
 };
 
 struct qp_layer_report {
     const char *name;    /* canonical weight name */
     int64_t rows, cols, index, total;
+    int64_t tokens;      /* that passed the layer in calibration; 0 for rtn */
+    int64_t expert;      /* -1: none */
     struct qp_quant_error error; /* against the weights as the drift correction left them */
     double hessian_trace, damp; /* 0 for rtn */
     int64_t dead;        /* inputs that calibration never used */

@@ -37,7 +37,8 @@ static int declare_dense(struct qp_checkpoint *ck, struct qp_ck_slot *s, struct 
 {
     const struct qp_weight *w = s->w;
     int64_t first = w->transposed ? w->cols : w->rows, second = w->transposed ? w->rows : w->cols;
-    struct qp_layout_part p = {"", QP_DT_F16, w->rows > 1 ? 2 : 1, {w->rows > 1 ? first : w->cols, second}};
+    bool matrix = w->rows > 1 || w->one_row;
+    struct qp_layout_part p = {"", QP_DT_F16, matrix ? 2 : 1, {matrix ? first : w->cols, second}};
     s->first = ck->n_decl;
     s->n = 1;
     return declare(ck, w->name, &p, err);

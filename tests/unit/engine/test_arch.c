@@ -1,5 +1,5 @@
 /* Tiny random models of every architecture and variation (golden/arch, made by golden/make_arch.py) against transformers: biases, norms of heads,
- * sliding windows, scaled rotary frequencies, tied and untied output layers. The quantizers' steps give the same hidden states. */
+ * sliding windows, scaled rotary frequencies, tied and untied output layers, experts. The quantizers' steps give the same hidden states; cuts change no bit. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -53,6 +53,23 @@ static void by_steps(struct qp_model *m, const struct qp_ops *ops, struct qp_exe
     qp_pass_free(p);
 }
 
+/* The same one token at a time: not a bit may change. */
+static void by_ones(struct qp_engine *e, const int32_t *ids, int64_t n, const float *want)
+{
+    int64_t D = qp_engine_config(e)->d_model;
+    float *hidden = qp_alloc((size_t)D * 4, "test", NULL);
+    struct qp_seq *s;
+    struct qp_err err = {0};
+    assert_int_equal(qp_seq_new(&s, e, MAX_IDS, &err), 0);
+    for (int64_t i = 0; i < n; i++) {
+        struct qp_segment one = {.seq = s, .ids = ids + i, .n = 1};
+        assert_int_equal(qp_engine_forward(e, &one, 1, hidden, &err), 0);
+        assert_memory_equal(hidden, want + i * D, (size_t)D * 4);
+    }
+    qp_seq_free(s);
+    qp_free(hidden);
+}
+
 static void compare(struct qp_engine *e, struct qp_model *m, const char *name, json_t *ref)
 {
     int32_t ids[MAX_IDS];
@@ -84,6 +101,7 @@ static void compare(struct qp_engine *e, struct qp_model *m, const char *name, j
     assert_int_equal(i, 3);
     print_message("%s: greatest difference %.1e of logits up to %.1f\n", name, worst, greatest);
     assert_true(worst <= 2e-5 * greatest);
+    by_ones(e, ids, (int64_t)n, hidden);
     by_steps(m, qp_engine_ops(e), qp_engine_exec(e), ids, (int64_t)n, steps);
     for (i = 0; i < n * (size_t)D; i++)
         assert_true(fabsf(steps[i] - hidden[i]) <= 1e-4f);
@@ -119,7 +137,7 @@ static void test_one(const char *name, const char *backend)
 static void test_all(const char *backend)
 {
     static const char *const names[] = {"llama", "llama-rope3-bias", "llama-linear", "mistral-window", "qwen2", "qwen3",
-                                        "gemma3", "phi3", "phi3-longrope", "gpt2", "gpt-neox", "gpt-neox-sequential"};
+                                        "gemma3", "phi3", "phi3-longrope", "gpt2", "gpt-neox", "gpt-neox-sequential", "mixtral", "qwen2-moe", "qwen3-moe"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         test_one(names[i], backend);
 }

@@ -13,7 +13,7 @@ struct bench {
     struct qp_seq *seqs[64];
     int32_t *ids;
     float *hidden, *logits;
-    double limits[LIMIT_COUNT];
+    double limits[QP_LIMIT_COUNT];
     enum qp_compute compute;
 };
 
@@ -60,7 +60,7 @@ static void prefill(struct bench *b, int64_t T)
     char what[64];
     const struct qp_model_config *c = qp_engine_config(b->e);
     snprintf(what, sizeof what, "prefill T=%d", (int)T);
-    double s = forward(b, 1, T, 0, 5), limit = b->limits[b->compute == QP_COMPUTE_BF16 ? LIMIT_BF16 : LIMIT_F32_AVX512];
+    double s = forward(b, 1, T, 0, 5), limit = b->limits[b->compute == QP_COMPUTE_BF16 ? QP_LIMIT_BF16 : QP_LIMIT_F32_AVX512];
     line(what, s, (double)T, flops_of(c, (double)T, 0) / s, "GFLOP/s", limit);
 }
 
@@ -80,7 +80,7 @@ static void logits(struct bench *b)
     char what[64];
     snprintf(what, sizeof what, "logits n=%d", (int)n);
     line(what, best, (double)n, 2 * (double)(n * c->d_model * c->vocab_size) / best, "GFLOP/s",
-         b->limits[b->compute == QP_COMPUTE_BF16 ? LIMIT_BF16 : LIMIT_F32_AVX512]);
+         b->limits[b->compute == QP_COMPUTE_BF16 ? QP_LIMIT_BF16 : QP_LIMIT_F32_AVX512]);
 }
 
 static void decode(struct bench *b, int n_seq, int64_t pos0)
@@ -97,7 +97,7 @@ static void decode(struct bench *b, int n_seq, int64_t pos0)
         head = t < head ? t : head;
     }
     snprintf(what, sizeof what, "decode batch=%d at %d", n_seq, (int)pos0);
-    line(what, s + head, n_seq, (double)qp_engine_weight_bytes(b->e) / (s + head), "GB/s", b->limits[LIMIT_READ]);
+    line(what, s + head, n_seq, (double)qp_engine_weight_bytes(b->e) / (s + head), "GB/s", b->limits[QP_LIMIT_READ]);
 }
 
 static int run(struct bench *b, struct qp_model *m, struct qp_pool *pool, const struct qp_ops *ops, struct qp_err *err)
@@ -138,9 +138,9 @@ int main(int argc, char **argv)
         printf("skipped: %s (make fetch-model)\n", err.text);
         return 0;
     }
-    limits_measure(b.limits, pool, strcmp(ops.isa, "ref"), !strncmp(ops.isa, "avx512", 6), ops.has_bf16);
-    printf("limits on %d threads: float32 %.0f (avx512), bf16 %.0f GFLOP/s; memory read %.1f GB/s\n", qp_pool_threads(pool), b.limits[LIMIT_F32_AVX512],
-           b.limits[LIMIT_BF16], b.limits[LIMIT_READ]);
+    qp_limits_measure(b.limits, pool, bench_clock());
+    printf("limits on %d threads: float32 %.0f (avx512), bf16 %.0f GFLOP/s; memory read %.1f GB/s\n", qp_pool_threads(pool), b.limits[QP_LIMIT_F32_AVX512],
+           b.limits[QP_LIMIT_BF16], b.limits[QP_LIMIT_READ]);
     const struct qp_model_config *c = qp_model_config(m);
     b.ids = qp_zalloc(4096 * sizeof *b.ids, "bench", &err);
     b.hidden = qp_alloc_n((size_t)(64 * 160 * c->d_model), sizeof *b.hidden, "bench", &err);

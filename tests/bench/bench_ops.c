@@ -25,7 +25,7 @@ struct bench {
     struct qp_ops ops;
     struct qp_exec ex;
     const char *op, *variant, *last; /* last: op of the line before */
-    double limits[LIMIT_COUNT];
+    double limits[QP_LIMIT_COUNT];
     char **words;
     int n_words;
     bool slow; /* the reference: small shapes, one run */
@@ -58,14 +58,14 @@ static double best_seconds(struct bench *b, run_fn *run, void *arg)
     return best;
 }
 
-/* work: floating-point operations, or bytes when the limit is LIMIT_READ. */
+/* work: floating-point operations, or bytes when the limit is QP_LIMIT_READ. */
 static void print_line(struct bench *b, const char *shape, double seconds, double work, int limit, double peer)
 {
     double rate = work / seconds / 1e9;
     if (b->last && strcmp(b->last, b->op))
         printf("\n");
     b->last = b->op;
-    printf("%-15s %-12s %-34s %10.1f us %8.1f %-7s", b->op, b->variant, shape, seconds * 1e6, rate, limit == LIMIT_READ ? "GB/s" : "GFLOP/s");
+    printf("%-15s %-12s %-34s %10.1f us %8.1f %-7s", b->op, b->variant, shape, seconds * 1e6, rate, limit == QP_LIMIT_READ ? "GB/s" : "GFLOP/s");
     if (limit && b->limits[limit] > 0)
         printf(" %5.1f%%", 100 * rate / b->limits[limit]);
     else
@@ -91,12 +91,12 @@ static float *filled(size_t n)
 static int flops_limit(const struct bench *b, bool bf16)
 {
     if (!strcmp(b->variant, "avx2"))
-        return LIMIT_F32_AVX2;
+        return QP_LIMIT_F32_AVX2;
     if (!strcmp(b->variant, "avx512"))
-        return LIMIT_F32_AVX512;
+        return QP_LIMIT_F32_AVX512;
     if (!strcmp(b->variant, "avx512_bf16"))
-        return bf16 ? LIMIT_BF16 : LIMIT_F32_AVX512;
-    return LIMIT_NONE;
+        return bf16 ? QP_LIMIT_BF16 : QP_LIMIT_F32_AVX512;
+    return QP_LIMIT_NONE;
 }
 
 /* ---- linear ---- */
@@ -134,9 +134,9 @@ static void linear_shape(struct bench *b, struct linear *l, bool pack)
     run_pack(b, l);
     double flops = 2.0 * (double)l->T * (double)l->N * (double)l->K;
     if (pack)
-        print_line(b, shape, best_seconds(b, run_pack, l), (double)l->N * (double)l->K * 4, LIMIT_READ, 0);
+        print_line(b, shape, best_seconds(b, run_pack, l), (double)l->N * (double)l->K * 4, QP_LIMIT_READ, 0);
     else if (l->T == 1 && l->N > 10000)
-        print_line(b, shape, best_seconds(b, run_linear, l), (double)bytes, LIMIT_READ, 0);
+        print_line(b, shape, best_seconds(b, run_linear, l), (double)bytes, QP_LIMIT_READ, 0);
     else {
         double peer = b->slow || on_cpu_time() ? 0 : l->bf16 ? peer_linear_bf16(8, l->T, l->N, l->K) : peer_linear(8, l->y, l->x, l->w, l->T, l->N, l->K);
         print_line(b, shape, best_seconds(b, run_linear, l), flops, flops_limit(b, l->bf16), peer);
@@ -204,9 +204,9 @@ static void codes_shape(struct bench *b, struct codes *c, const char *kind, bool
         c->codes[i] = (uint8_t)((uint64_t)i * 2654435761u >> 9 & ((1u << q->bits) - 1));
     run_codes_pack(b, c);
     if (pack)
-        print_line(b, shape, best_seconds(b, run_codes_pack, c), (double)(q->N * q->K), LIMIT_READ, 0);
+        print_line(b, shape, best_seconds(b, run_codes_pack, c), (double)(q->N * q->K), QP_LIMIT_READ, 0);
     else if (c->T == 1)
-        print_line(b, shape, best_seconds(b, run_codes, c), (double)bytes, LIMIT_READ, 0);
+        print_line(b, shape, best_seconds(b, run_codes, c), (double)bytes, QP_LIMIT_READ, 0);
     else
         print_line(b, shape, best_seconds(b, run_codes, c), 2.0 * (double)c->T * (double)q->N * (double)q->K, flops_limit(b, true), 0);
     qp_free(c->x), qp_free(c->y), qp_free(c->scales), qp_free(c->zeros), qp_free(c->codes), qp_free(c->packed);
@@ -271,7 +271,7 @@ static void bench_spans(struct bench *b)
             char shape[32];
             snprintf(shape, sizeof shape, "T=%d", (int)T);
             if (!strcmp(ops[i], b->op) && wanted(b, shape))
-                print_line(b, shape, best_seconds(b, run_spans, &s), (double)(T * floats[i] * 4), LIMIT_READ, 0);
+                print_line(b, shape, best_seconds(b, run_spans, &s), (double)(T * floats[i] * 4), QP_LIMIT_READ, 0);
         }
         qp_free(s.x), qp_free(s.y), qp_free(s.w);
     }
@@ -324,7 +324,7 @@ static void bench_attention(struct bench *b)
         run_store(b, &a);
         double keys = (double)a.T * (double)a.pos0 + (double)a.T * (double)(a.T + 1) / 2;
         if (store)
-            print_line(b, shape, best_seconds(b, run_store, &a), (double)(a.T * 384 * 4), LIMIT_READ, 0);
+            print_line(b, shape, best_seconds(b, run_store, &a), (double)(a.T * 384 * 4), QP_LIMIT_READ, 0);
         else
             print_line(b, shape, best_seconds(b, run_attention, &a), 4 * 64 * 9 * keys, flops_limit(b, a.kv == QP_KV_BF16), 0);
         qp_free(a.qkv), qp_free(a.out), qp_free(a.cache);
@@ -366,7 +366,7 @@ static void bench_distribution(struct bench *b)
     d.b = filled((size_t)(d.T * V));
     run_lse(b, &d);
     memcpy(d.lb, d.la, sizeof d.lb);
-    print_line(b, shape, best_seconds(b, kl ? run_kl : run_lse, &d), (double)(d.T * V * 4 * (kl ? 2 : 1)), LIMIT_READ, 0);
+    print_line(b, shape, best_seconds(b, kl ? run_kl : run_lse, &d), (double)(d.T * V * 4 * (kl ? 2 : 1)), QP_LIMIT_READ, 0);
     qp_free(d.a), qp_free(d.b);
 }
 
@@ -473,12 +473,6 @@ static void run_op(struct bench *b, int i)
     }
 }
 
-static bool has(const char *isa)
-{
-    struct qp_ops ops;
-    return qp_backend_cpu_init(&ops, isa, NULL) == 0;
-}
-
 int main(int argc, char **argv)
 {
     struct bench b = {.words = argv + 1, .n_words = argc - 1};
@@ -489,9 +483,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_ops: %s\n", err.text);
         return 4;
     }
-    limits_measure(b.limits, b.ex.pool, has("avx2"), has("avx512"), has("avx512_bf16"));
+    qp_limits_measure(b.limits, b.ex.pool, bench_clock());
     printf("limits on %d threads: float32 %.0f (avx2), %.0f (avx512), bf16 %.0f GFLOP/s; memory read %.1f GB/s\n", qp_pool_threads(b.ex.pool),
-           b.limits[LIMIT_F32_AVX2], b.limits[LIMIT_F32_AVX512], b.limits[LIMIT_BF16], b.limits[LIMIT_READ]);
+           b.limits[QP_LIMIT_F32_AVX2], b.limits[QP_LIMIT_F32_AVX512], b.limits[QP_LIMIT_BF16], b.limits[QP_LIMIT_READ]);
     printf("columns: op, variant, shape, time, rate, share of the limit, times as fast as OpenBLAS (float32) or oneDNN (bf16)\n\n");
     for (int i = 0; i < N_BENCHES; i++)
         if (benches[i].run)

@@ -1,5 +1,4 @@
-/* What this machine can do at best, measured: multiply-add loops that live in registers, and a read of more memory than the caches hold.
- * Each runs on all threads of a pool; the best of several runs counts, since other programs can only slow it down. */
+/* What the benches' timings share: the clock, and the machine's limits (backend/limits.h). */
 #ifndef QP_BENCH_LIMITS_H
 #define QP_BENCH_LIMITS_H
 
@@ -7,12 +6,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "backend/limits.h"
 #include "base/mem.h"
-#include "base/pool.h"
-
-enum { LIMIT_NONE, LIMIT_F32_AVX2, LIMIT_F32_AVX512, LIMIT_BF16, LIMIT_READ, LIMIT_COUNT };
 
 /* QP_BENCH_CPU=1: one thread and its processor time, which means something on a busy machine, too. */
 static inline bool on_cpu_time(void)
@@ -20,108 +16,16 @@ static inline bool on_cpu_time(void)
     return getenv("QP_BENCH_CPU") != NULL;
 }
 
+static inline clockid_t bench_clock(void)
+{
+    return on_cpu_time() ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
+}
+
 static inline double now(void)
 {
     struct timespec t;
-    clock_gettime(on_cpu_time() ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+    clock_gettime(bench_clock(), &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-#define LIMIT_CHUNKS 64
-#define LIMIT_ROUNDS 40000
-#define LIMIT_BYTES ((size_t)512 << 20)
-
-#ifdef __x86_64__
-#include <immintrin.h>
-
-/* Enough sums to hide the latency of two units (24 for vdpbf16ps, whose latency is 6 cycles on Zen 5). Named variables, so that no compiler
- * keeps them in memory. */
-#define TWELVE(X) X(s0) X(s1) X(s2) X(s3) X(s4) X(s5) X(s6) X(s7) X(s8) X(s9) X(sa) X(sb)
-#define TWELVE_MORE(X) X(t0) X(t1) X(t2) X(t3) X(t4) X(t5) X(t6) X(t7) X(t8) X(t9) X(ta) X(tb)
-#define LIMIT_DECLARE(s) , s = z
-#define LIMIT_SUM(s) total += s;
-#define LIMIT_LOOP(name, isa, type, zero, SUMS, STEP)                                                \
-    __attribute__((target(isa))) static void name(void *arg, int64_t begin, int64_t end, int thread) \
-    {                                                                                                \
-        const type z = zero;                                                                         \
-        type total = z SUMS(LIMIT_DECLARE);                                                          \
-        for (int64_t n = 0; n < (end - begin) * LIMIT_ROUNDS; n++) {                                 \
-            SUMS(STEP)                                                                               \
-        }                                                                                            \
-        SUMS(LIMIT_SUM)                                                                              \
-        ((volatile float *)arg)[thread] = total[0];                                                  \
-    }
-#define TWENTY_FOUR(X) TWELVE(X) TWELVE_MORE(X)
-
-/* The empty assembly makes every step needed: the compiler cannot know what it leaves in s. */
-#define FMA256(s) s = _mm256_fmadd_ps(z, z, s); __asm__ volatile("" : "+x"(s));
-#define FMA512(s) s = _mm512_fmadd_ps(z, z, s); __asm__ volatile("" : "+v"(s));
-LIMIT_LOOP(limit_avx2, "avx2,fma", __m256, _mm256_setzero_ps(), TWELVE, FMA256)
-LIMIT_LOOP(limit_avx512, "avx512f", __m512, _mm512_setzero_ps(), TWENTY_FOUR, FMA512)
-#ifdef QP_ISA_avx512_bf16
-#define DOT512(s) s = _mm512_dpbf16_ps(s, (__m512bh)z, (__m512bh)z); __asm__ volatile("" : "+v"(s));
-LIMIT_LOOP(limit_bf16, "avx512f,avx512bf16", __m512, _mm512_setzero_ps(), TWENTY_FOUR, DOT512)
-#endif
-#endif
-
-typedef uint64_t limit_words __attribute__((vector_size(64)));
-
-struct limit_read {
-    const limit_words *data;
-    uint64_t sums[256];
-};
-
-static void limit_read(void *arg, int64_t begin, int64_t end, int thread)
-{
-    struct limit_read *r = arg;
-    limit_words a = {0}, b = {0}, c = {0}, d = {0};
-    const int64_t lines = (int64_t)(LIMIT_BYTES / sizeof a / LIMIT_CHUNKS), quarter = lines / 4;
-    for (int64_t chunk = begin; chunk < end; chunk++)
-        for (int64_t i = chunk * lines; i < chunk * lines + quarter; i++) { /* four streams keep more reads under way than one */
-            a += r->data[i];
-            b += r->data[i + quarter];
-            c += r->data[i + 2 * quarter];
-            d += r->data[i + 3 * quarter];
-        }
-    a += b + c + d;
-    r->sums[thread] += a[0] + a[1] + a[2] + a[3] + a[4] + a[5] + a[6] + a[7];
-}
-
-static inline double limit_best(struct qp_pool *pool, qp_pool_fn *fn, void *arg, double work)
-{
-    double best = 1e30;
-    for (int rep = 0; rep < 25; rep++) {
-        double t = now();
-        qp_pool_for(pool, LIMIT_CHUNKS, 1, fn, arg);
-        t = now() - t;
-        best = t < best ? t : best;
-    }
-    return work / best / 1e9;
-}
-
-/* GFLOP/s, and GB/s for LIMIT_READ; 0 where the processor lacks the instructions. */
-static inline void limits_measure(double out[LIMIT_COUNT], struct qp_pool *pool, bool avx2, bool avx512, bool bf16)
-{
-    float sink[256];
-    const double steps = 12.0 * LIMIT_ROUNDS * LIMIT_CHUNKS;
-    memset(out, 0, LIMIT_COUNT * sizeof *out);
-    (void)avx2, (void)avx512, (void)bf16, (void)sink, (void)steps;
-#ifdef __x86_64__
-    if (avx2)
-        out[LIMIT_F32_AVX2] = limit_best(pool, limit_avx2, sink, steps * 16);
-    if (avx512)
-        out[LIMIT_F32_AVX512] = limit_best(pool, limit_avx512, sink, 2 * steps * 32);
-#ifdef QP_ISA_avx512_bf16
-    if (bf16)
-        out[LIMIT_BF16] = limit_best(pool, limit_bf16, sink, 2 * steps * 64);
-#endif
-#endif
-    struct limit_read r = {.data = qp_zalloc(LIMIT_BYTES, "read bandwidth", NULL)};
-    if (r.data) {
-        memset((void *)r.data, 1, LIMIT_BYTES);
-        out[LIMIT_READ] = limit_best(pool, limit_read, &r, (double)LIMIT_BYTES);
-    }
-    qp_free((void *)r.data);
 }
 
 #endif

@@ -52,9 +52,18 @@ struct qp_qmatrix {
     const float *table;  /* [1 << bits] bfloat16 values */
 };
 
+/* Memory of the device that weights and caches lie in, bytes: allocated now, reserved from the device's driver, the peak of allocated, and all that the driver
+ * counts for this process. */
+struct qp_device_memory {
+    size_t allocated, reserved, peak, process;
+};
+
 struct qp_ops {
     const char *isa;       /* best instruction set in use: "ref", "avx2", "avx512", "avx512_bf16" */
     bool has_bf16;         /* linear_bf16 and attention_bf16 run on bf16 instructions; without, they round inputs to bf16 and compute in float32 */
+
+    /* False and all 0 where that memory is the process's own, as on the CPU. Not an op: it computes nothing. */
+    bool (*device_memory)(struct qp_device_memory *out);
 
     /* ---- linear: y[T,N] = x[T,K] · Wᵀ (+ y when accumulate) ---- */
     /* f32: all in float32, relative error of order K * 2^-24. bf16: W and x rounded to bf16 (nearest even), products summed in float32. */

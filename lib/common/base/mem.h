@@ -18,6 +18,10 @@ void *qp_zalloc(size_t n, const char *what, struct qp_err *err) QP_MUST_USE;
 /* count * size with the product checked. */
 void *qp_alloc_n(size_t count, size_t size, const char *what, struct qp_err *err) QP_MUST_USE;
 void qp_free(void *p);
+/* Bytes that the allocator has given out in this process; 0: it does not tell. */
+size_t qp_mem_in_use(void);
+/* Gives what is free inside of the allocator's heaps back to the system. */
+void qp_mem_trim(void);
 
 /* strdup that fills err. Free with qp_free. */
 char *qp_strdup(const char *s, struct qp_err *err) QP_MUST_USE;

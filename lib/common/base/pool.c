@@ -185,6 +185,21 @@ void qp_pool_free(struct qp_pool *p)
     qp_free(p);
 }
 
+int qp_pool_pin(struct qp_pool *p, struct qp_err *err)
+{
+    cpu_set_t all, one;
+    int e = sched_getaffinity(0, sizeof all, &all) ? errno : 0, cpu = -1;
+    for (int i = 0; !e && i <= p->n_started; i++) {
+        do
+            cpu = (cpu + 1) % CPU_SETSIZE;
+        while (!CPU_ISSET(cpu, &all));
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        e = pthread_setaffinity_np(i ? p->workers[i].thread : pthread_self(), sizeof one, &one);
+    }
+    return e ? qp_err_set(err, QP_E_RESOURCE, "cannot tie threads to processors: %s", strerror(e)) : 0;
+}
+
 int qp_pool_threads(const struct qp_pool *p)
 {
     return p ? p->n_threads : 1;

@@ -19,6 +19,9 @@ struct qp_pool;
 int qp_pool_new(struct qp_pool **out, int n_threads, struct qp_err *err) QP_MUST_USE;
 void qp_pool_free(struct qp_pool *pool); /* NULL is fine */
 int qp_pool_threads(const struct qp_pool *pool); /* pool NULL: 1 */
+/* Ties thread i, the caller being thread 0, to the i-th of the processors that this process may run on (from the first again when there are fewer), so that
+ * none is moved while something is measured. */
+int qp_pool_pin(struct qp_pool *pool, struct qp_err *err) QP_MUST_USE;
 
 typedef void qp_pool_fn(void *arg, int64_t begin, int64_t end, int thread);
 

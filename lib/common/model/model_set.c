@@ -323,6 +323,16 @@ size_t qp_model_set_count(const struct qp_model_set *s)
     return s->n;
 }
 
+void qp_model_set_keep(struct qp_model_set *s, size_t i)
+{
+    for (size_t k = 0; k < s->n; k++) {
+        if (k == i)
+            continue;
+        qp_model_free(s->e[k].pub.model);
+        s->e[k].pub.model = NULL;
+    }
+}
+
 const struct qp_model_entry *qp_model_set_at(const struct qp_model_set *s, size_t i)
 {
     return &s->e[i].pub;

@@ -29,6 +29,8 @@ int qp_model_set_add_path(struct qp_model_set *s, const char *path, struct qp_er
 int qp_model_set_finish(struct qp_model_set *s, struct qp_err *err) QP_MUST_USE;
 size_t qp_model_set_count(const struct qp_model_set *s);
 const struct qp_model_entry *qp_model_set_at(const struct qp_model_set *s, size_t i);
+/* Lets go of every model but the ith (and what it lies over), whose entries stay with model NULL: a process that needs only one. */
+void qp_model_set_keep(struct qp_model_set *s, size_t i);
 
 /* id of a baseline at that path, newly allocated (qp_free). */
 char *qp_model_id(const char *path, struct qp_err *err) QP_MUST_USE;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "base/machine.h"
 #include "base/mem.h"
 #include "stream/internal.h"
 
@@ -308,23 +309,6 @@ void qp_w_field(struct qp_writer *w, const struct qp_record *rec, const char *fi
         msgpack_pack_object(&pk, *o);
 }
 
-static void cpu_name(char *out, size_t n)
-{
-    char line[256];
-    snprintf(out, n, "unknown");
-    FILE *f = fopen("/proc/cpuinfo", "r");
-    while (f && fgets(line, sizeof line, f)) {
-        char *colon = strchr(line, ':');
-        if (!strncmp(line, "model name", 10) && colon) {
-            line[strcspn(line, "\n")] = 0;
-            snprintf(out, n, "%s", colon + 2);
-            break;
-        }
-    }
-    if (f)
-        fclose(f);
-}
-
 /* SOURCE_DATE_EPOCH fixes the time, so that two runs can be compared byte for byte. */
 static void utc_time(char *out, size_t n)
 {
@@ -340,7 +324,7 @@ void qp_w_head(struct qp_writer *w, const char *tool, int argc, char *const *arg
     char when[32], host[256] = "", cpu[256];
     utc_time(when, sizeof when);
     gethostname(host, sizeof host - 1);
-    cpu_name(cpu, sizeof cpu);
+    qp_cpu_name(cpu, sizeof cpu);
     qp_w_begin(w, "head");
     qp_w_str(w, "magic", QP_STREAM_MAGIC);
     qp_w_i64(w, "v", QP_STREAM_VERSION);
@@ -350,7 +334,7 @@ void qp_w_head(struct qp_writer *w, const char *tool, int argc, char *const *arg
     qp_w_i64(w, "seed", seed);
     qp_w_str(w, "time", when);
     qp_w_str(w, "host", host);
-    qp_w_str(w, "cpu", cpu);
+    qp_w_str(w, "cpu", *cpu ? cpu : "unknown");
     qp_w_end(w);
 }
 

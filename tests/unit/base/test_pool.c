@@ -1,4 +1,5 @@
 /* The thread pool: every index once, for any thread count; many small loops in a row; more threads than processors. */
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -106,6 +107,30 @@ static void test_life(void **state)
     qp_pool_free(NULL);
 }
 
+static void count_processors(void *arg, int64_t begin, int64_t end, int thread)
+{
+    cpu_set_t set;
+    (void)begin, (void)end;
+    usleep(2000); /* so that every thread gets some */
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        ((int *)arg)[thread] = CPU_COUNT(&set);
+}
+
+static void test_pin(void **state)
+{
+    (void)state;
+    struct qp_pool *p;
+    cpu_set_t before;
+    int seen[3] = {1, 1, 1};
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    assert_int_equal(qp_pool_new(&p, 3, NULL), 0); /* perhaps more than there are processors */
+    assert_int_equal(qp_pool_pin(p, NULL), 0);
+    qp_pool_for(p, 30, 1, count_processors, seen);
+    assert_true(seen[0] == 1 && seen[1] == 1 && seen[2] == 1);
+    qp_pool_free(p);
+    assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -113,6 +138,7 @@ int main(void)
         cmocka_unit_test(test_many_loops),
         cmocka_unit_test(test_waits),
         cmocka_unit_test(test_life),
+        cmocka_unit_test(test_pin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,6 +35,12 @@ static bool have_avx512_bf16(void)
 static const char *const names[] = {"ref", "avx2", "avx512", "avx512_bf16"};
 enum { N_LEVELS = 4 };
 
+static bool no_device_memory(struct qp_device_memory *out)
+{
+    *out = (struct qp_device_memory){0};
+    return false;
+}
+
 int qp_backend_cpu_init(struct qp_ops *ops, const char *want, struct qp_err *err)
 {
     const bool have[N_LEVELS] = {true, have_avx2(), have_avx512(), have_avx512_bf16()};
@@ -47,7 +53,7 @@ int qp_backend_cpu_init(struct qp_ops *ops, const char *want, struct qp_err *err
         if (!have[top])
             return qp_err_set(err, QP_E_USAGE, "--backend %s: this machine or this build has no %s", want, want);
     }
-    *ops = (struct qp_ops){0};
+    *ops = (struct qp_ops){.device_memory = no_device_memory};
     int used = 0;
 #define SET(op, variant, tol) ops->op = qp_##variant##_##op;
     QP_OPS_REF(SET)

@@ -43,7 +43,7 @@ install: setup ## copy tools and gate files under PREFIX (default /usr/local), h
 
 TARGET ?= stream
 TIME ?= 60
-fuzz: ## fuzz one reader with clang's libFuzzer: TARGET=stream|safetensors|gguf|tokenizer TIME=seconds
+fuzz: ## fuzz one reader with clang's libFuzzer: TARGET=stream|safetensors|gguf|tokenizer|template TIME=seconds
 	@$(MAKE) --no-print-directory B=build/fuzz CC=clang CFLAGS='-O1 -g' SANITIZE=fuzzer-no-link,address,undefined build/fuzz/fuzz/$(TARGET)
 	@mkdir -p build/fuzz/corpus/$(TARGET) build/fuzz/artifacts
 	build/fuzz/fuzz/$(TARGET) -max_total_time=$(TIME) -rss_limit_mb=1024 -malloc_limit_mb=512 -timeout=10 \

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
 #include "base/hash.h"
 #include "base/mem.h"
@@ -31,6 +32,18 @@ int qp_char_to_byte(uint32_t c)
 }
 
 /* A sequence that is cut short or malformed counts as one byte: texts are validated before, vocabularies are not. */
+size_t qp_utf8_valid(const char *s, size_t n)
+{
+    for (size_t i = 0; i < n;) {
+        utf8proc_int32_t c;
+        utf8proc_ssize_t k = (uint8_t)s[i] < 0x80 ? 1 : utf8proc_iterate((const utf8proc_uint8_t *)s + i, (utf8proc_ssize_t)(n - i), &c);
+        if (k < 0)
+            return i;
+        i += (size_t)k;
+    }
+    return n;
+}
+
 int qp_utf8_next(const char *p, uint32_t *c)
 {
     const uint8_t *u = (const uint8_t *)p;

@@ -5,10 +5,10 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 #include <zlib.h>
 
 #include "base/mem.h"
+#include "text/internal.h"
 
 #define MAX_DOCUMENT ((size_t)1 << 30)
 
@@ -110,14 +110,8 @@ static int read_all(struct qp_dataset *ds, struct qp_buf *doc, struct qp_err *er
 
 static int check_utf8(const struct qp_dataset *ds, const struct qp_buf *doc, struct qp_err *err)
 {
-    for (size_t i = 0; i < doc->len;) {
-        utf8proc_int32_t c;
-        utf8proc_ssize_t n = (uint8_t)doc->data[i] < 0x80 ? 1 : utf8proc_iterate((const utf8proc_uint8_t *)doc->data + i, (utf8proc_ssize_t)(doc->len - i), &c);
-        if (n < 0)
-            return qp_err_set(err, QP_E_INPUT, "'%s': invalid UTF-8 at byte %zu", ds->path, i);
-        i += (size_t)n;
-    }
-    return 0;
+    size_t valid = doc->len ? qp_utf8_valid(doc->data, doc->len) : 0;
+    return valid < doc->len ? qp_err_set(err, QP_E_INPUT, "'%s': invalid UTF-8 at byte %zu", ds->path, valid) : 0;
 }
 
 static int next_line(struct qp_dataset *ds, struct qp_buf *doc, struct qp_err *err)

@@ -127,6 +127,8 @@ int qp_char_to_byte(uint32_t c);
 /* Length of the UTF-8 sequence at p (validated text), and its code point. */
 int qp_utf8_next(const char *p, uint32_t *c);
 int qp_utf8_put(uint32_t c, char out[4]);
+/* Bytes at the beginning of s that are valid UTF-8: n if all are. */
+size_t qp_utf8_valid(const char *s, size_t n);
 bool qp_is_space(uint32_t c); /* Unicode's White_Space */
 
 #endif

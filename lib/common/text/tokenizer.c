@@ -148,27 +148,12 @@ static int encode_text(struct encoder *e, const char *text, size_t n, unsigned f
     return encode_stretch(e, text + from, n - from, from == 0);
 }
 
-static int check_utf8(const char *text, size_t n, struct qp_err *err)
-{
-    for (size_t i = 0; i < n;) {
-        utf8proc_int32_t c;
-        if ((uint8_t)text[i] < 0x80) {
-            i++;
-            continue;
-        }
-        utf8proc_ssize_t k = utf8proc_iterate((const utf8proc_uint8_t *)text + i, (utf8proc_ssize_t)(n - i), &c);
-        if (k < 0)
-            return qp_err_set(err, QP_E_INPUT, "invalid UTF-8 at byte %zu", i);
-        i += (size_t)k;
-    }
-    return 0;
-}
-
 int qp_tokenizer_encode(const struct qp_tokenizer *t, const char *text, size_t bytes, unsigned flags, struct qp_ids *out, struct qp_err *err)
 {
     struct qp_err local = {0};
     struct encoder e = {.t = t, .out = out, .err = err ? err : &local};
-    int r = check_utf8(text, bytes, e.err);
+    size_t valid = qp_utf8_valid(text, bytes);
+    int r = valid < bytes ? qp_err_set(e.err, QP_E_INPUT, "invalid UTF-8 at byte %zu", valid) : 0;
     e.cache = r ? NULL : qp_zalloc(CACHE_SLOTS * sizeof *e.cache, "tokenizer cache", e.err);
     if (!r && !e.cache)
         r = QP_E_RESOURCE;

@@ -296,6 +296,18 @@ static int32_t named_token(const struct qp_tokenizer *t, json_t *config, const c
     return name ? qp_tokenizer_id(t, name) : -1;
 }
 
+/* One template, or a list of {name, template}: the one named "default", else the first. */
+static const char *chat_of(const json_t *v)
+{
+    const char *first = json_is_array(v) ? str(json_array_get(v, 0), "template") : json_string_value(v);
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        const char *name = str(json_array_get(v, i), "name");
+        if (name && !strcmp(name, "default"))
+            return str(json_array_get(v, i), "template");
+    }
+    return first;
+}
+
 static int read_config(struct qp_tokenizer *t, const char *path, struct qp_err *err)
 {
     const char *slash = strrchr(path, '/');
@@ -304,17 +316,13 @@ static int read_config(struct qp_tokenizer *t, const char *path, struct qp_err *
     json_t *c = name.failed ? NULL : json_load_file(name.data, 0, NULL);
     t->bos = named_token(t, c, "bos_token");
     t->eos = named_token(t, c, "eos_token");
-    const char *chat = str(c, "chat_template");
-    int r = 0;
-    if (chat && !(t->chat_template = qp_strdup(chat, err)))
-        r = QP_E_RESOURCE;
-    json_decref(c);
     qp_buf_clear(&name);
     qp_buf_addf(&name, "%.*schat_template.jinja", slash ? (int)(slash - path + 1) : 0, path);
     struct qp_buf text = QP_BUF_INIT;
     struct qp_err none = {0};
-    if (!r && !t->chat_template && !qp_file_read(&text, name.data, 4u << 20, &none) && text.data && !(t->chat_template = qp_strdup(text.data, err)))
-        r = QP_E_RESOURCE;
+    const char *chat = !qp_file_read(&text, name.data, 4u << 20, &none) && text.data ? text.data : chat_of(json_object_get(c, "chat_template"));
+    int r = chat && !(t->chat_template = qp_strdup(chat, err)) ? QP_E_RESOURCE : 0;
+    json_decref(c);
     qp_buf_release(&text);
     qp_buf_release(&name);
     return r;

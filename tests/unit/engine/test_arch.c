@@ -1,4 +1,4 @@
-/* Tiny random models of every architecture and variation (golden/arch, made by golden/make_arch.py) against transformers: biases, norms of heads,
+/* Tiny random models of every architecture and variation (golden/arch and golden/gguf, made by golden/make_arch.py and make_gguf.py) against transformers: biases, norms of heads,
  * sliding windows, scaled rotary frequencies, tied and untied output layers, experts. The quantizers' steps give the same hidden states; cuts change no bit. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,10 +19,10 @@
 
 #define MAX_IDS 64
 
-static void path_of(char out[4096], const char *name, const char *file)
+static void path_of(char out[4096], const char *folder, const char *name, const char *file)
 {
     const char *root = getenv("QP_ROOT");
-    snprintf(out, 4096, "%.2000s/tests/golden/arch/%.200s/%s", root ? root : ".", name, file);
+    snprintf(out, 4096, "%.2000s/tests/golden/%s/%.200s%s", root ? root : ".", folder, name, file);
 }
 
 /* The final hidden states of one text by the steps of block.h. */
@@ -111,19 +111,21 @@ static void compare(struct qp_engine *e, struct qp_model *m, const char *name, j
     qp_free(logits);
 }
 
-static void test_one(const char *name, const char *backend)
+/* A folder NAME with logits.json, or NAME.gguf beside NAME.json. */
+static void test_one(const char *folder, const char *name, const char *backend)
 {
+    bool gguf = !strcmp(folder, "gguf");
     struct qp_model *m;
     struct qp_engine *e;
     struct qp_ops ops;
     struct qp_pool *pool;
     struct qp_err err = {0};
     char path[4096];
-    path_of(path, name, "logits.json");
+    path_of(path, folder, name, gguf ? ".json" : "/logits.json");
     json_t *ref = json_load_file(path, 0, NULL);
     if (!ref)
         fail_msg("cannot read %s", path);
-    path_of(path, name, "");
+    path_of(path, folder, name, gguf ? ".gguf" : "");
     if (qp_model_open(&m, path, &err) || qp_backend_cpu_init(&ops, backend, &err) || qp_pool_new(&pool, 2, &err) ||
         qp_engine_new(&e, m, &ops, pool, QP_COMPUTE_F32, &err))
         fail_msg("%s: %s", name, err.text);
@@ -138,8 +140,11 @@ static void test_all(const char *backend)
 {
     static const char *const names[] = {"llama", "llama-rope3-bias", "llama-linear", "mistral-window", "qwen2", "qwen3",
                                         "gemma3", "phi3", "phi3-longrope", "gpt2", "gpt-neox", "gpt-neox-sequential", "mixtral", "qwen2-moe", "qwen3-moe"};
+    static const char *const files[] = {"mixtral", "qwen2moe", "qwen3moe"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        test_one(names[i], backend);
+        test_one("arch", names[i], backend);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        test_one("gguf", files[i], backend);
 }
 
 static void test_fastest(void **state)

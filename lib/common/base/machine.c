@@ -90,7 +90,7 @@ double qp_activity_others(const struct qp_activity *from, const struct qp_activi
 
 double qp_spin_rate(void)
 {
-    enum { STEPS = 1 << 20, LOOPS = 5 };
+    enum { STEPS = 1 << 17, LOOPS = 8 };
     double best = 0;
     for (int loop = 0; loop < LOOPS; loop++) {
         uint64_t x = 88172645463325252u;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "stream/report_latency.h"
 
 #define MAX_MODELS 64
 #define MAX_RESULTS 4096
@@ -30,6 +31,7 @@ struct qp_report {
     size_t n;
     char *verdict[MAX_VERDICTS]; /* lines of text */
     size_t n_verdicts;
+    struct qp_latency_rows latency;
     struct qp_buf json_models, json_results, json_verdicts;
 };
 
@@ -51,6 +53,7 @@ void qp_report_free(struct qp_report *r)
     }
     for (size_t i = 0; i < r->n_verdicts; i++)
         qp_free(r->verdict[i]);
+    qp_latency_rows_release(&r->latency);
     qp_buf_release(&r->json_models);
     qp_buf_release(&r->json_results);
     qp_buf_release(&r->json_verdicts);
@@ -59,7 +62,7 @@ void qp_report_free(struct qp_report *r)
 
 bool qp_report_empty(const struct qp_report *r)
 {
-    return !r->n && !r->n_verdicts;
+    return !r->n && !r->n_verdicts && !r->latency.n;
 }
 
 static struct model *model_of(struct qp_report *r, const char *id, struct qp_err *err)
@@ -103,6 +106,10 @@ static int take_result(struct qp_report *r, const struct qp_record *rec, struct 
     if (qp_record_need_str(rec, "model", &id, err) || qp_record_need_str(rec, "metric", &metric, err) || qp_record_f64(rec, "value", &x.value, err) < 0 ||
         qp_record_f64(rec, "stderr", &x.se, err) < 0 || qp_record_bool(rec, "higher_is_better", &x.higher, err) < 0)
         return err->code;
+    if (qp_latency_is(metric)) {
+        keep_json(&r->json_results, rec);
+        return qp_latency_rows_add(&r->latency, rec, id, metric, err);
+    }
     int has = qp_record_map(rec, "detail", &detail, err);
     if (has < 0 || (has && qp_record_f64(&detail, "p99", &x.p99, err) < 0))
         return err->code;
@@ -273,8 +280,13 @@ void qp_report_print(const struct qp_report *r, enum qp_table_format format, str
         qp_table_column(&t, titles[c], true);
     }
     fill(r, &t, names, n);
-    qp_table_print(&t, format, out);
+    if (r->n)
+        qp_table_print(&t, format, out);
     qp_table_release(&t);
+    if (r->latency.n) {
+        qp_buf_adds(out, r->n ? "\n" : "");
+        qp_latency_rows_print(&r->latency, format, out);
+    }
     for (size_t i = 0; i < r->n_verdicts && format != QP_TABLE_CSV; i++)
         qp_buf_addf(out, "%s%s\n", i ? "" : "\n", r->verdict[i]);
 }

@@ -140,6 +140,10 @@ static int run_tool(struct qp_tool_run *run, int argc, char **argv)
         r = print_table(memory, &run->err);
     if (memory >= 0)
         close(memory);
+    if (!r && run->unfinished.code) {
+        run->err = run->unfinished;
+        verdict = run->err.code;
+    }
     return r ? r : verdict;
 }
 
@@ -156,7 +160,7 @@ static int exit_status(struct qp_tool_run *run, int r)
 {
     if (r == 0)
         r = finish_stdout(&run->err);
-    else if (r == QP_E_GATE || r == QP_E_UNDECIDED) {
+    else if (r == QP_E_GATE || r == QP_E_UNDECIDED || run->unfinished.code) {
         int late = finish_stdout(&run->err);
         r = late ? late : r;
     }

@@ -30,6 +30,8 @@ struct qp_tool_run {
     const char *backend;       /* --backend: "auto", "ref", or an instruction set's name; NULL: auto */
     bool quiet;
     struct qp_err err;
+    struct qp_err unfinished;  /* set by on_end, which returns 0: a part of the work could not be done, the rest is whole. `end` is written; then this is the
+                                * error line and the exit status */
 };
 
 struct qp_tool {

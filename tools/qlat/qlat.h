@@ -1,0 +1,87 @@
+/* What qlat's files share: options, the shapes to measure, and what was measured. */
+#ifndef QP_TOOLS_QLAT_H
+#define QP_TOOLS_QLAT_H
+
+#include <jansson.h>
+
+#include "eval/latency_sweep.h"
+#include "model/model_set.h"
+#include "stats/quantiles.h"
+#include "stream/tool.h"
+
+#define QLAT_MAX_MODELS 64
+#define QLAT_MAX_LIST 32
+#define QLAT_CONFIDENCE 0.95
+#define QLAT_TAG 64
+
+enum { COMPUTE_AUTO, COMPUTE_F32, COMPUTE_BF16 };
+
+struct qlat_list {
+    int64_t v[QLAT_MAX_LIST];
+    int n;
+};
+
+struct qlat {
+    const char *model, *batch_text, *prompt_len_text, *depth_text, *kv_text, *prompt_path, *llama_path;
+    int64_t new_tokens, cache, warmup, runs, seed;
+    double seconds, memory_limit_mb;
+    int compute;
+    bool pin, one_by_one, measure_limits;
+
+    struct qp_model_set *models;
+    struct qp_sweep_model list[QLAT_MAX_MODELS];
+    size_t n_models;
+    struct qlat_list batches, prompt_lens, depths, kvs; /* kvs: enum qp_kv, or -1 */
+    struct qp_buf prompt;
+    double limits[QP_LIMIT_COUNT];
+    char cpu[128], governor[32];
+    struct qp_tool_run *run;
+    json_t *llama;          /* array of llama-bench's objects */
+    int64_t steps_done, steps; /* progress: requests of this shape */
+    char tag[QLAT_TAG];     /* of this shape: "bs8", "bs8-d1024-int8" */
+};
+
+/* ---- plan.c ---- */
+/* Reads the lists of the options; QP_E_USAGE names the option. */
+int qlat_parse_lists(struct qlat *a, struct qp_err *err) QP_MUST_USE;
+/* The prompt's file, and its length where no --prompt-len was given. */
+int qlat_read_prompt(struct qlat *a, struct qp_err *err) QP_MUST_USE;
+/* The shapes in order, batches fastest. False after the last. */
+bool qlat_shape(const struct qlat *a, int i, struct qp_latency_shape *out);
+/* The part of a metric's name that tells shapes apart: batch always; depth and KV type where one was asked for; prompt length where several were. */
+void qlat_tag(const struct qlat *a, const struct qp_latency_shape *s, char out[QLAT_TAG]);
+
+/* ---- run.c ---- */
+int qlat_measure(struct qlat *a);
+
+/* ---- figures.c ---- */
+struct qlat_series {
+    const char *name, *unit;
+    bool higher;  /* is better: a throughput */
+    bool steps;   /* values are steps within runs, not runs */
+    bool decode;  /* needs two new tokens or more */
+    bool prefill; /* its limit has the prefill's work; decode: that of the steps */
+};
+extern const struct qlat_series qlat_series[];
+#define QLAT_SERIES 7
+/* One value for each run (of steps: the mean step of each), in the series' unit. */
+void qlat_values(const struct qlat_series *s, const struct qp_sweep_outcome *o, const struct qp_latency_shape *shape, double *out);
+/* What the machine's limits allow, in the series' unit, and which of them binds; 0: unknown. */
+double qlat_limit(const struct qlat_series *s, const struct qlat *a, const struct qp_sweep_outcome *o, const struct qp_latency_shape *shape, bool *memory);
+struct qlat_point {
+    const char *name; /* "p50" */
+    double q;
+};
+/* The quantiles that are reported: p50, p90, p95, p99, of throughputs p50 and p5. Returns how many. */
+size_t qlat_points(const struct qlat_series *s, const struct qlat_point **out);
+
+/* ---- report.c ---- */
+int qlat_report(struct qlat *a, const struct qp_latency_shape *shape, const struct qp_sweep_outcome *out, const struct qp_sweep_setting *setting);
+/* ---- lines.c: for people, on standard error ---- */
+void qlat_print_machine(const struct qlat *a);
+void qlat_print(const struct qlat *a, const struct qp_latency_shape *shape, const struct qp_sweep_outcome *out, const struct qp_sweep_setting *setting);
+/* ---- llama_bench.c ---- */
+int qlat_llama_add(struct qlat *a, size_t model, const struct qp_latency_shape *shape, const struct qp_sweep_outcome *o);
+int qlat_llama_write(struct qlat *a);
+
+#endif

@@ -12,6 +12,11 @@ import numpy as np
 state = 0
 
 
+def seed(n):
+    global state
+    state = n
+
+
 def uniform():
     global state
     state = (state * 1664525 + 1013904223) % 2**32
@@ -70,14 +75,19 @@ def gptq(w, x, bits, size, sym, act_order, static):
             "zeros": [[grids[r, g][1] for g in range(groups)] for r in range(rows)], "margin": margin}
 
 
-cases = []
-for seed, rows, cols, tokens, bits, size, sym, act_order, static in [
-        (11, 6, 64, 200, 4, 32, False, False, False), (12, 5, 80, 200, 4, 32, True, False, False),
-        (13, 4, 160, 300, 3, 0, True, True, False), (14, 4, 160, 300, 2, 64, False, True, True),
-        (15, 4, 160, 300, 4, 64, False, True, False)]:
-    state = seed
-    w, x = data(rows, cols, tokens)
-    case = {"seed": seed, "rows": rows, "cols": cols, "tokens": tokens, "bits": bits, "group_size": size, "sym": sym,
-            "act_order": act_order, "static": static}
-    cases.append(case | gptq(w, x, bits, size, sym, act_order, static))
-print(json.dumps({"made_by": "make_gptq.py, numpy " + np.__version__, "cases": cases}, indent=1))
+def main():
+    cases = []
+    for number, rows, cols, tokens, bits, size, sym, act_order, static in [
+            (11, 6, 64, 200, 4, 32, False, False, False), (12, 5, 80, 200, 4, 32, True, False, False),
+            (13, 4, 160, 300, 3, 0, True, True, False), (14, 4, 160, 300, 2, 64, False, True, True),
+            (15, 4, 160, 300, 4, 64, False, True, False)]:
+        seed(number)
+        w, x = data(rows, cols, tokens)
+        case = {"seed": number, "rows": rows, "cols": cols, "tokens": tokens, "bits": bits, "group_size": size, "sym": sym,
+                "act_order": act_order, "static": static}
+        cases.append(case | gptq(w, x, bits, size, sym, act_order, static))
+    print(json.dumps({"made_by": "make_gptq.py, numpy " + np.__version__, "cases": cases}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,8 @@
 /* Writes a small random model as a Hugging Face directory, for tests: mkmodel DIR [key=value...]
  *   layers=2 d=64 ff=96 heads=4 kv=2 vocab=300 seed=1   shape (defaults shown)
- *   break=nan|heads|merge|shard|short                   what is wrong with it: a NaN weight, zero heads in config.json, a merge whose parts are
- *                                                        unknown, an index that names a missing shard, a weight file that ends early */
+ *   break=nan|heads|merge|shard|short|huge|zero         what is wrong with it: a NaN weight, zero heads in config.json, a merge whose parts are
+ *                                                        unknown, an index that names a missing shard, a weight file that ends early, weights whose
+ *                                                        activations overflow, norms of zero */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,9 +130,10 @@ static void write_weights(const struct options *o)
     for (size_t i = 0; i < d->n; i++) {
         size_t n = d->t[i].bytes / 2;
         uint16_t *x = malloc(n * 2);
-        double scale = d->t[i].ndim == 1 ? 0 : 0.08;
+        bool huge = !strcmp(o->broken, "huge"), norm = d->t[i].ndim == 1;
+        double scale = norm ? 0 : huge ? 3e4 : 0.08, one = !norm || !strcmp(o->broken, "zero") ? 0 : huge ? 6e4 : 1;
         for (size_t k = 0; k < n; k++) /* a sum of four uniform numbers is nearly normal */
-            x[k] = qp_f32_to_f16((float)((d->t[i].ndim == 1) + scale * ((double)(qp_rng_next(&rng) >> 8) + (double)(qp_rng_next(&rng) >> 8) - 0x1p24) * 0x1p-23));
+            x[k] = qp_f32_to_f16((float)(one + scale * ((double)(qp_rng_next(&rng) >> 8) + (double)(qp_rng_next(&rng) >> 8) - 0x1p24) * 0x1p-23));
         if (!strcmp(o->broken, "nan") && i == 5)
             x[7] = 0x7e00;
         if (qp_st_writer_add(w, x, n * 2, &err))

@@ -8,19 +8,20 @@
 #include "base/mem.h"
 #include "qquant.h"
 
-static struct qquant app = {.method = QQUANT_GPTQ, .bits = 4, .group_size = 64, .damp = 0.1, .mse = true, .sweeps = 2,
+static struct qquant app = {.method = QQUANT_GPTQ, .bits = 4, .group_size = 64, .damp = 0.1, .mse = true, .sweeps = 2, .clip = true,
                             .act_order = true, .static_groups = true};
 
-static const char *const methods[] = {"rtn", "gptq", "none", NULL};
+static const char *const methods[] = {"rtn", "gptq", "awq", "awq+gptq", "none", NULL};
 static const char *const formats[] = {"gptq", NULL};
 static const char *const devices[] = {"cpu", NULL};
+static const char *const duos[] = {"on", "off", "both", NULL};
 static const char *const computes[] = {"auto", "f32", "bf16", NULL};
 
 static const struct qp_opt options[] = {
-    QP_OPT_ENUM('\0', "method", &app.method, methods, "NAME", "rtn: round to nearest; gptq: Frantar et al. 2022; none: as it is, in float16"),
+    QP_OPT_ENUM('\0', "method", &app.method, methods, "NAME", "rtn: round to nearest; gptq: Frantar et al. 2022; awq: Lin et al. 2023; awq+gptq: GPTQ on weights that AWQ has scaled; none: as it is, in float16"),
     QP_OPT_INT('\0', "bits", &app.bits, 2, 8, "N", "bits of a weight: 2, 3, 4 or 8"),
     QP_OPT_INT('\0', "group-size", &app.group_size, -1, 1 << 20, "N", "inputs that share a scale: 32, 64, 128, ...; -1: the whole row"),
-    QP_OPT_FLAG('\0', "sym", &app.sym, "zero point in the middle of the codes (default)"),
+    QP_OPT_FLAG('\0', "sym", &app.sym, "zero point in the middle of the codes (default, but for awq and awq+gptq)"),
     QP_OPT_FLAG('\0', "asym", &app.asym, "a zero point for each group"),
     QP_OPT_STR('o', "output", &app.out, "DIR", "write a Hugging Face checkpoint instead of sending the weights down the pipe"),
     QP_OPT_ENUM('\0', "format", &app.format, formats, "NAME", "layout of the checkpoint"),
@@ -33,6 +34,10 @@ static const struct qp_opt options[] = {
     QP_OPT_INT('\0', "sweeps", &app.sweeps, 0, 1000, "N", "rounds of coordinate descent after GPTQ; 0: plain GPTQ"),
     QP_OPT_F64('\0', "drift", &app.drift, 0, 1, "X", "share of what earlier layers lost that each layer makes up for (0.5 is best); costs a full-precision pass beside it; 0: GPTQ as published"),
     QP_OPT_INT('\0', "min-expert-tokens", &app.min_expert_tokens, 0, 1 << 30, "N", "an expert's matrix that fewer calibration tokens reach is rounded to nearest; 0: a quarter of its inputs"),
+    QP_OPT_GROUP("AWQ"),
+    QP_OPT_ENUM('\0', "duo", &app.duo, duos, "NAME", "duo scaling, by activations and weights: on, off, or both tried"),
+    QP_OPT_FLAG('\0', "clip", &app.clip, "awq: search each group's clipping, but for q and k (default; --no-clip: cover the range)"),
+    QP_OPT_GROUP("Computing"),
     QP_OPT_ENUM('\0', "compute", &app.compute, computes, "TYPE", "products of the calibration pass; auto: bf16 where the machine has it"),
     QP_OPT_ENUM('\0', "device", &app.device, devices, "NAME", "where to compute"),
     QP_OPT_FLAG('v', "verbose", &app.verbose, "a line for each layer on standard error"),
@@ -58,9 +63,10 @@ static int check(struct qp_tool_run *run, void *ctx)
         return qp_err_set(&run->err, QP_E_USAGE, "--sym and --asym exclude each other");
     if (q->group_size != -1 && (q->group_size < 8 || q->group_size % 8))
         return qp_err_set(&run->err, QP_E_USAGE, "--group-size takes a multiple of 8 (32, 64, 128, ...) or -1 for the whole row, not %lld", (long long)q->group_size);
+    q->asym |= !q->sym && (q->method == QQUANT_AWQ || q->method == QQUANT_AWQ_GPTQ);
     q->sym = !q->asym;
-    if (q->model_path && q->method == QQUANT_GPTQ)
-        return qp_err_set(&run->err, QP_E_USAGE, "--model goes with --method rtn or none; gptq needs samples: qcalib --model M ... | qquant");
+    if (q->model_path && qquant_needs_samples(q))
+        return qp_err_set(&run->err, QP_E_USAGE, "--model goes with --method rtn or none; %s needs samples: qcalib --model M ... | qquant", methods[q->method]);
     if (q->model_path)
         run->input = QP_INPUT_NONE;
     return 0;
@@ -122,16 +128,20 @@ static int open_model(struct qquant *q, struct qp_tool_run *run)
             return QP_E_RESOURCE;
         qp_model_write_record(run->out, q->model, q->base_id);
     }
-    if (q->method == QQUANT_GPTQ && !q->n_samples)
-        return qp_err_set(&run->err, QP_E_INPUT, "the stream has no sample records; gptq needs calibration: qcalib --general F ... | qquant");
+    if (qquant_needs_samples(q) && !q->n_samples)
+        return qp_err_set(&run->err, QP_E_INPUT, "the stream has no sample records; %s needs calibration: qcalib --general F ... | qquant", methods[q->method]);
     if (qp_backend_cpu_init(&q->ops, run->backend, &run->err) || qp_pool_new(&q->pool, (int)run->threads, &run->err))
         return run->err.code;
     bool bf16 = q->compute == QQUANT_BF16 || (q->compute == QQUANT_AUTO && q->ops.has_bf16);
     q->opt = (struct qp_quantize_options){
-        .method = q->method == QQUANT_RTN ? QP_METHOD_RTN : QP_METHOD_GPTQ, .damp = q->damp, .act_order = q->act_order,
+        .method = qquant_is_gptq(q) ? QP_METHOD_GPTQ : QP_METHOD_RTN, .damp = q->damp, .act_order = q->act_order,
         .drift_gain = q->drift, .min_expert_tokens = q->min_expert_tokens, .compute = bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_F32,
         .gptq = {.grid = {.bits = (int)q->bits, .group_size = q->group_size > 0 ? q->group_size : 0, .sym = q->sym, .search = q->mse},
                  .static_groups = q->act_order && q->static_groups, .sweeps = (int)q->sweeps}};
+    q->awq = (struct qp_awq_options){.duo = (enum qp_awq_duo)q->duo, .points = QQUANT_AWQ_POINTS, .clip = q->clip};
+    if (q->method == QQUANT_AWQ || q->method == QQUANT_AWQ_GPTQ)
+        q->opt.awq = &q->awq;
+    q->opt.gptq.grid.search &= q->method != QQUANT_AWQ; /* its own search does that */
     qquant_name(q);
     return 0;
 }
@@ -168,7 +178,7 @@ static int on_layer(void *ctx, const struct qp_layer_report *rep, const struct q
     }
     if (q->verbose)
         fprintf(stderr, "qquant: %s  rel_error %.3e  snr %.1f dB  damp %g  %.1f s\n", rep->name, rep->error.rel_error, rep->error.snr_db, rep->damp, now() - q->start);
-    if (q->dir && qp_checkpoint_add(q->dir, rep->name, layer, &c->run->err))
+    if (q->dir && (qquant_set_changed(q, rep, &c->run->err) || qp_checkpoint_add(q->dir, rep->name, layer, &c->run->err)))
         return c->run->err.code;
     return qquant_write_layer(q, c->run->out, rep, layer, &c->run->err);
 }

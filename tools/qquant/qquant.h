@@ -8,14 +8,15 @@
 #include "stream/tool.h"
 #include "text/tokenizer.h"
 
-enum { QQUANT_RTN, QQUANT_GPTQ, QQUANT_NONE };
+enum { QQUANT_RTN, QQUANT_GPTQ, QQUANT_AWQ, QQUANT_AWQ_GPTQ, QQUANT_NONE };
+#define QQUANT_AWQ_POINTS 20 /* of the scale search, as the paper and the peers have it */
 enum { QQUANT_AUTO, QQUANT_F32, QQUANT_BF16 };
 
 struct qquant {
     /* options */
-    int method, format, device, compute;
+    int method, format, device, compute, duo;
     int64_t bits, group_size, sweeps, min_expert_tokens;
-    bool sym, asym, act_order, static_groups, mse, verbose;
+    bool sym, asym, act_order, static_groups, mse, clip, verbose;
     double damp, drift;
     const char *out, *model_path;
 
@@ -29,6 +30,7 @@ struct qquant {
     struct qp_ops ops;
     struct qp_pool *pool;
     struct qp_quantize_options opt;
+    struct qp_awq_options awq;
     struct qp_checkpoint *dir;
     char id[512];
     double start;
@@ -36,10 +38,15 @@ struct qquant {
     int64_t experts, few_experts, fewest_tokens; /* matrices of experts that calibration served, those rounded for lack of tokens */
 };
 
+/* Whether the method rounds by GPTQ; needs calibration samples. */
+bool qquant_is_gptq(const struct qquant *q);
+bool qquant_needs_samples(const struct qquant *q);
 /* The id of the quantized model, "BASE-gptq-w4g64-...". */
 void qquant_name(struct qquant *q);
 /* The `model` record, inline or with the path of what -o wrote. */
 void qquant_write_model(const struct qquant *q, struct qp_writer *w);
+/* Norms and biases into which scales were folded, into the checkpoint. */
+int qquant_set_changed(const struct qquant *q, const struct qp_layer_report *rep, struct qp_err *err);
 /* A `layer` record and, inline, the layer's tensors. */
 int qquant_write_layer(const struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep, const struct qp_qlinear *layer, struct qp_err *err);
 

@@ -6,7 +6,17 @@
 #include "base/mem.h"
 #include "qquant.h"
 
-static const char *const method_names[] = {"rtn", "gptq", "none"};
+static const char *const method_names[] = {"rtn", "gptq", "awq", "awq+gptq", "none"};
+
+bool qquant_is_gptq(const struct qquant *q)
+{
+    return q->method == QQUANT_GPTQ || q->method == QQUANT_AWQ_GPTQ;
+}
+
+bool qquant_needs_samples(const struct qquant *q)
+{
+    return qquant_is_gptq(q) || q->method == QQUANT_AWQ;
+}
 
 void qquant_name(struct qquant *q)
 {
@@ -18,7 +28,7 @@ void qquant_name(struct qquant *q)
     if (q->group_size > 0)
         snprintf(group, sizeof group, "g%lld", (long long)q->group_size);
     snprintf(q->id, sizeof q->id, "%s-%s-w%lld%s%s", q->base_id, method_names[q->method], (long long)q->bits, group, q->sym ? "" : "-asym");
-    if (q->method != QQUANT_GPTQ)
+    if (!qquant_is_gptq(q))
         return;
     size_t n = strlen(q->id); /* departures from the default recipe */
     snprintf(q->id + n, sizeof q->id - n, "%s%s", !q->act_order ? "-noact" : q->static_groups ? "" : "-act", q->drift > 0 ? "-drift" : "");
@@ -80,6 +90,12 @@ void qquant_write_model(const struct qquant *q, struct qp_writer *w)
     qp_w_end(w);
 }
 
+/* What stands before the last part of a weight's name. */
+static int stem(const char *weight)
+{
+    return (int)(strrchr(weight, '.') - weight) + 1;
+}
+
 static void write_tensor(const struct qquant *q, struct qp_writer *w, const char *weight, const char *part, enum qp_dtype dtype, const int64_t *shape, size_t ndim,
                          const void *data)
 {
@@ -87,7 +103,7 @@ static void write_tensor(const struct qquant *q, struct qp_writer *w, const char
     size_t bytes = (size_t)qp_dtype_info[dtype].block_bytes;
     for (size_t i = 0; i < ndim; i++)
         bytes *= (size_t)shape[i];
-    snprintf(name, sizeof name, "%.*s%s", (int)(strlen(weight) - strlen("weight")), weight, part);
+    snprintf(name, sizeof name, "%.*s%s", stem(weight), weight, part);
     for (size_t at = 0; at < bytes; at += QP_TENSOR_CHUNK_BYTES) {
         qp_w_begin(w, "tensor");
         qp_w_str(w, "model", q->id);
@@ -99,6 +115,41 @@ static void write_tensor(const struct qquant *q, struct qp_writer *w, const char
         qp_w_bin(w, "data", (const char *)data + at, bytes - at < QP_TENSOR_CHUNK_BYTES ? bytes - at : QP_TENSOR_CHUNK_BYTES);
         qp_w_end(w);
     }
+}
+
+/* Norms and biases into which scales were folded: down the pipe, or without w into the checkpoint. */
+static int each_changed(const struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep, struct qp_err *err)
+{
+    int r = 0;
+    for (int i = 0; i < rep->n_changed && !r; i++) {
+        const struct qp_weight *c = rep->changed[i];
+        float *v = qp_alloc_n((size_t)c->cols, sizeof *v, c->name, err);
+        r = v ? qp_weight_read_rows(c, 0, 1, v, err) : QP_E_RESOURCE;
+        if (!r && w)
+            write_tensor(q, w, c->name, c->name + stem(c->name), QP_DT_F32, &c->cols, 1, v);
+        else if (!r)
+            r = qp_checkpoint_set_dense(q->dir, c->name, v, err);
+        qp_free(v);
+    }
+    return r;
+}
+
+int qquant_set_changed(const struct qquant *q, const struct qp_layer_report *rep, struct qp_err *err)
+{
+    return each_changed(q, NULL, rep, err);
+}
+
+static void write_awq(struct qp_writer *w, const struct qp_awq_note *a)
+{
+    qp_w_map_begin(w, "awq");
+    if (a->none)
+        qp_w_str(w, "unscaled", a->none);
+    else {
+        qp_w_f64(w, "ratio", a->found.ratio);
+        qp_w_bool(w, "duo", a->found.duo);
+        qp_w_f64(w, "gain", a->found.unscaled > 0 ? 1 - a->found.loss / a->found.unscaled : 0);
+    }
+    qp_w_map_end(w);
 }
 
 static void write_report(const struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep)
@@ -119,6 +170,8 @@ static void write_report(const struct qquant *q, struct qp_writer *w, const stru
     qp_w_bool(w, "fallback", rep->fallback != NULL);
     if (rep->fallback)
         qp_w_str(w, "reason", rep->fallback);
+    if (rep->awq)
+        write_awq(w, rep->awq);
     qp_w_bool(w, "kept", false);
     qp_w_end(w);
 }
@@ -129,6 +182,8 @@ int qquant_write_layer(const struct qquant *q, struct qp_writer *w, const struct
     write_report(q, w, rep);
     if (q->dir)
         return qp_writer_check(w, err);
+    if (each_changed(q, w, rep, err))
+        return err->code;
     if (qp_qlinear_pack(layer, false, &t, err))
         return qp_err_context(err, "'%s'", rep->name);
     write_tensor(q, w, rep->name, "qweight", QP_DT_I32, (int64_t[]){t.cols * t.bits / 32, t.rows}, 2, t.qweight);

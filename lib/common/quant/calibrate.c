@@ -23,6 +23,8 @@ struct run {
     struct qp_pass *full_pass; /* the same of the full-precision model; NULL without drift gain */
     struct qp_block *full;
     float *delta; /* [T, widest inputs] differences of the two */
+    struct qp_awq_run awq; /* with AWQ; folded NULL: without */
+    struct qp_grid *grids;
 };
 
 static int64_t largest_linear(const struct qp_model *m)
@@ -35,9 +37,10 @@ static int64_t largest_linear(const struct qp_model *m)
     return most;
 }
 
-/* Reads and checks the weights; moves them against the drift. */
-static int load_weights(struct run *u, const struct qp_weight *from, float *w, const struct qp_drift *drift)
+/* Reads and checks the weights, AWQ's scales in them; moves them against the drift. */
+static int load_weights(struct run *u, const struct qp_linear *l, float *w, const struct qp_drift *drift)
 {
+    const struct qp_weight *from = l->weight;
     if (qp_weight_read_rows(from, 0, from->rows, w, u->err))
         return u->err->code;
     double sum = 0;
@@ -45,7 +48,37 @@ static int load_weights(struct run *u, const struct qp_weight *from, float *w, c
         sum += 0.0 * (double)w[i];
     if (sum != 0)
         return qp_err_set(u->err, QP_E_INPUT, "tensor '%s' holds NaN or infinite weights", from->name);
+    if (u->awq.folded)
+        qp_folded_scale(u->awq.folded, l, w);
     return drift ? qp_drift_correct(w, from->rows, drift, u->ops, &u->ex, u->err) : 0;
+}
+
+/* Layers whose outputs attention multiplies with each other. */
+static bool makes_scores(enum qp_role role)
+{
+    return role == QP_ROLE_Q || role == QP_ROLE_K || role == QP_ROLE_QKV;
+}
+
+static int round_layer(struct run *u, const struct qp_linear *l, struct qp_qlinear *q, const float *w, const struct qp_hessian *hess)
+{
+    const struct qp_gptq_options *o = &u->o->gptq;
+    if (hess && u->o->method == QP_METHOD_GPTQ)
+        return qp_gptq_quantize(q, w, l->weight->rows, hess, o, u->ops, &u->ex, u->err);
+    if (hess && u->o->awq && u->o->awq->clip && !makes_scores(l->role))
+        return qp_awq_round(q, w, l->weight->rows, hess, o->grid, &u->ex, u->err);
+    return qp_rtn_quantize(q, w, l->weight->rows, l->weight->cols, o->grid, &u->ex, u->err);
+}
+
+/* What a report says of AWQ. */
+static void note_awq(const struct run *u, const struct qp_linear *l, struct qp_layer_report *rep)
+{
+    const struct qp_folded *f = u->awq.folded;
+    if (!f)
+        return;
+    const struct qp_linear *first = qp_model_linear(qp_folded_model(f), qp_model_first_linear(u->m, l->layer));
+    rep->awq = &u->awq.notes[l - first];
+    if (l == first)
+        rep->changed = qp_folded_changed(f, &rep->n_changed);
 }
 
 /* One layer that `tokens` tokens passed: quantize w (overwritten with what was quantized), report. hess NULL: round to nearest. */
@@ -54,15 +87,12 @@ static int quantize_layer(struct run *u, const struct qp_linear *l, int64_t toke
     struct qp_qlinear q;
     struct qp_layer_report rep = {.name = l->weight->name, .rows = l->weight->rows, .cols = l->weight->cols, .index = u->done++,
                                   .total = (int64_t)qp_model_n_linears(u->m), .tokens = tokens, .expert = l->expert, .fallback = fallback};
-    int r = load_weights(u, l->weight, w, drift);
+    int r = load_weights(u, l, w, drift);
     if (r)
         return r;
-    if (hess && !fallback)
-        r = qp_gptq_quantize(&q, w, rep.rows, hess, &u->o->gptq, u->ops, &u->ex, u->err);
-    else
-        r = qp_rtn_quantize(&q, w, rep.rows, rep.cols, u->o->gptq.grid, &u->ex, u->err);
-    if (r)
+    if ((r = round_layer(u, l, &q, w, fallback ? NULL : hess)))
         return r;
+    note_awq(u, l, &rep);
     r = qp_quant_measure(&rep.error, &q, w, hess && !fallback ? hess : NULL, u->ops, &u->ex, u->err);
     if (hess) {
         rep.hessian_trace = hess->trace;
@@ -108,7 +138,7 @@ static int gather_drift(struct run *u, const struct group *g, struct statistics 
 
 static int quantize_linears(struct run *u, const struct group *g, struct statistics *s)
 {
-    int factored = qp_hessian_factor(&s->hess, u->o->damp, u->o->act_order, u->ops, &u->ex, u->err);
+    int factored = u->o->method == QP_METHOD_RTN ? !(s->hess.trace > 0) : qp_hessian_factor(&s->hess, u->o->damp, u->o->act_order, u->ops, &u->ex, u->err);
     const char *fallback = factored == 1 ? s->hess.trace > 0 ? "the Hessian is not positive definite at any damping" : "the Hessian is zero" : NULL;
     bool drifts = (g->full_x || g->lack) && !fallback;
     int r = factored < 0 ? factored : 0;
@@ -198,11 +228,35 @@ static int run_stages(struct run *u)
     return r;
 }
 
+/* A block of the model that is quantized: the model's own, or with AWQ's scales in it. */
+static int load_block(struct run *u, struct qp_block **b, int64_t l)
+{
+    struct qp_folded *f = u->awq.folded;
+    int r = qp_block_load(b, f ? qp_folded_model(f) : u->m, l, u->ops, &u->ex, u->o->compute, u->err);
+    float *w = f ? qp_alloc_n((size_t)largest_linear(u->m), sizeof *w, "weights", u->err) : NULL;
+    if (f && !w)
+        r = QP_E_RESOURCE;
+    for (size_t i = qp_model_first_linear(u->m, l); f && i < qp_model_first_linear(u->m, l + 1) && !r; i++) {
+        const struct qp_linear *k = qp_model_linear(u->m, i);
+        if (!qp_folded_scales(f, k))
+            continue;
+        r = load_weights(u, k, w, NULL);
+        r = r ? r : qp_block_set_linear(*b, k, w, u->err);
+    }
+    qp_free(w);
+    return r;
+}
+
 static int run_block(struct run *u, int64_t l)
 {
-    int r = qp_block_load(&u->block, u->m, l, u->ops, &u->ex, u->o->compute, u->err);
+    int r = 0;
+    if (u->awq.folded) {
+        memcpy(qp_pass_stream(u->awq.probe), qp_pass_stream(u->pass), (size_t)(u->T * u->c->d_model) * sizeof(float));
+        r = qp_awq_block(&u->awq, l, u->err);
+    }
+    r = r ? r : load_block(u, &u->block, l);
     if (u->full_pass && !r)
-        r = qp_block_load(&u->full, u->m, l, u->ops, &u->ex, u->o->compute, u->err);
+        r = load_block(u, &u->full, l);
     r = r ? r : run_stages(u);
     qp_block_free(u->block);
     qp_block_free(u->full);
@@ -218,7 +272,29 @@ static int64_t widest_inputs(const struct qp_model *m)
     return most;
 }
 
-static int run_gptq(struct run *u)
+static int begin_awq(struct run *u)
+{
+    size_t n = qp_model_n_linears(u->m);
+    u->awq = (struct qp_awq_run){.m = u->m, .o = *u->o->awq, .compute = u->o->compute, .ops = u->ops, .ex = &u->ex};
+    u->grids = qp_alloc_n(n + 1, sizeof *u->grids, "formats", u->err);
+    u->awq.notes = qp_alloc_n(n + 1, sizeof *u->awq.notes, "formats", u->err);
+    if (!u->grids || !u->awq.notes || qp_folded_new(&u->awq.folded, (struct qp_model *)(uintptr_t)u->m, u->err))
+        return QP_E_RESOURCE;
+    for (size_t i = 0; i < n; i++)
+        u->grids[i] = u->o->gptq.grid;
+    u->awq.grids = u->grids;
+    return qp_pass_new(&u->awq.probe, u->m, u->cal->n_seq, u->cal->len, u->err);
+}
+
+static void end_awq(struct run *u)
+{
+    qp_pass_free(u->awq.probe);
+    qp_folded_free(u->awq.folded);
+    qp_free(u->awq.notes);
+    qp_free(u->grids);
+}
+
+static int run_calibrated(struct run *u)
 {
     int r = qp_pass_new(&u->pass, u->m, u->cal->n_seq, u->cal->len, u->err);
     u->T = u->cal->n_seq * u->cal->len;
@@ -230,8 +306,11 @@ static int run_gptq(struct run *u)
         if (!r)
             memcpy(qp_pass_stream(u->full_pass), qp_pass_stream(u->pass), (size_t)(u->T * u->c->d_model) * sizeof(float));
     }
+    if (u->o->awq && !r)
+        r = begin_awq(u);
     for (int64_t l = 0; l < u->c->n_layers && !r; l++)
         r = run_block(u, l);
+    end_awq(u);
     qp_pass_free(u->pass);
     qp_pass_free(u->full_pass);
     qp_free(u->delta);
@@ -254,12 +333,12 @@ int qp_quantize_model(const struct qp_model *m, const struct qp_calibration *cal
     struct qp_err local = {0};
     struct run u = {.m = m, .c = qp_model_config(m), .cal = cal, .o = o, .ops = ops, .ex = {.pool = pool}, .fn = fn, .ctx = ctx, .err = err ? err : &local};
     int r;
-    if (o->method == QP_METHOD_RTN)
+    if (o->method == QP_METHOD_RTN && !o->awq)
         r = run_rtn(&u);
     else if (!cal || cal->n_seq < 1 || cal->len < 1)
-        r = qp_err_set(u.err, QP_E_INPUT, "gptq needs calibration samples");
+        r = qp_err_set(u.err, QP_E_INPUT, "%s needs calibration samples", o->awq ? "awq" : "gptq");
     else
-        r = run_gptq(&u);
+        r = run_calibrated(&u);
     qp_exec_release(&u.ex);
     return r;
 }

@@ -9,6 +9,7 @@
 #define QP_QUANT_CALIBRATE_H
 
 #include "model/model.h"
+#include "quant/awq_block.h"
 #include "quant/gptq.h"
 
 enum qp_quant_method { QP_METHOD_RTN, QP_METHOD_GPTQ };
@@ -23,6 +24,7 @@ struct qp_quantize_options {
     struct qp_gptq_options gptq;
     double damp;         /* share of the mean diagonal to begin with */
     bool act_order;
+    const struct qp_awq_options *awq; /* NULL: inputs are not scaled. With RTN: rounding with AWQ's clip search */
     double drift_gain;   /* share of the drift that each layer makes up for; 0: none, one pass */
     int64_t min_expert_tokens; /* an expert's matrix that saw fewer is rounded to nearest; 0: a quarter of its inputs */
     enum qp_compute compute;
@@ -37,6 +39,9 @@ struct qp_layer_report {
     double hessian_trace, damp; /* 0 for rtn */
     int64_t dead;        /* inputs that calibration never used */
     const char *fallback; /* NULL, or why the layer was rounded to nearest instead */
+    const struct qp_awq_note *awq; /* NULL without AWQ */
+    const struct qp_weight *const *changed; /* with a block's first report: its norms and biases that are no longer the model's, because scales were folded into them */
+    int n_changed;
 };
 
 /* Called for each layer in order; q is the callee's to read only. Non-zero (a QP_E_*) stops the run. */

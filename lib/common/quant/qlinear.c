@@ -52,9 +52,14 @@ static float f16_scale(float s)
     return qp_f16_to_f32(qp_f32_to_f16(s));
 }
 
-static void grid_of_range(const struct qp_grid *g, float lo, float hi, float *scale, int *zero)
+void qp_grid_of_range(const struct qp_grid *g, float lo, float hi, float *scale, int *zero)
 {
     int max = (1 << g->bits) - 1;
+    if (!(hi - lo > 0)) { /* all zero */
+        *scale = 1;
+        *zero = (max + 1) / 2;
+        return;
+    }
     if (g->sym) {
         float most = -lo > hi ? -lo : hi;
         *scale = f16_scale(2 * most / (float)max);
@@ -89,21 +94,16 @@ void qp_grid_fit(const struct qp_grid *g, const float *w, const float *h, int64_
         lo = w[i] < lo ? w[i] : lo;
         hi = w[i] > hi ? w[i] : hi;
     }
-    if (!(hi - lo > 0)) { /* all zero */
-        *scale = 1;
-        *zero = (uint8_t)((max + 1) / 2);
-        return;
-    }
-    grid_of_range(g, lo, hi, scale, &z);
+    qp_grid_of_range(g, lo, hi, scale, &z);
     *zero = (uint8_t)z;
-    if (!g->search)
+    if (!g->search || !(hi - lo > 0))
         return;
     for (int64_t i = 0; i < (n < 256 ? n : 256) && !h; i++)
         ones[i] = 1;
     float best = INFINITY;
     for (int step = 0; step <= SHRINKS; step++) {
         float p = 1 - (1 - SHRINK_MIN) * (float)step / SHRINKS, s, error = 0;
-        grid_of_range(g, lo * p, hi * p, &s, &z);
+        qp_grid_of_range(g, lo * p, hi * p, &s, &z);
         for (int64_t i = 0; i < n; i += 256) {
             int64_t m = n - i < 256 ? n - i : 256;
             error += weighted_error(w + i, h ? h + i : ones, m, s, (float)z, (float)max);

@@ -31,6 +31,8 @@ int64_t qp_grid_groups(const struct qp_grid *g, int64_t cols);
 /* Bits a weight with scales (16) and zeros. */
 double qp_grid_bpw(const struct qp_grid *g, int64_t cols);
 
+/* The scale (a float16 value) and zero point that cover [lo, hi], lo <= 0 <= hi. */
+void qp_grid_of_range(const struct qp_grid *g, float lo, float hi, float *scale, int *zero);
 /* The scale and zero point for n weights w (stride 1), importance h [n] (NULL: equal): range, or the search over shrunken ranges (GPTQ's MSE option,
  * weighted by the Hessian's diagonal). All-zero and all-equal groups give a finite scale and exact zeros. */
 void qp_grid_fit(const struct qp_grid *g, const float *w, const float *h, int64_t n, float *scale, uint8_t *zero);

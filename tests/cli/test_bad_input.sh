@@ -105,7 +105,7 @@ status "a number out of range" 2 qquant --bits 9
 says "says what it takes" "\-\-bits takes a whole number from 2 to 8, not '9'"
 status "bits that no layout has" 2 qquant --bits 5
 status "an unknown method" 2 qquant --method magic
-says "lists the methods" "rtn, gptq, none"
+says "lists the methods" "takes one of rtn, gptq, awq, "
 status "an unknown backend" 2 qppl --model "$T/m" --text "$data/general-eval.txt" --backend mmx
 echo '{"checks": [{"metric": "ppl/*", "max_incraese_pct": 5}]}' >"$T/typo.json"
 status "a typo in a gate file" 3 qgate "$T/typo.json" <"$T/ppl.qp"

@@ -1,8 +1,11 @@
-/* Writes a small random model as a Hugging Face directory, for tests: mkmodel DIR [key=value...]
- *   layers=2 d=64 ff=96 heads=4 kv=2 vocab=300 seed=1   shape (defaults shown)
+/* Writes a random model as a Hugging Face directory, for tests: mkmodel DIR [key=value...]
+ *   layers=2 d=64 ff=96 heads=4 kv=2 vocab=300 seed=1   shape (defaults shown); the tokenizer has 300 tokens
+ *   head=0 dtype=f16                                     1: a head of its own, not the embeddings; f16 or bf16
+ *   TinyLlama's shape, 2.2 GB: layers=22 d=2048 ff=5632 heads=32 kv=4 vocab=32000 head=1 dtype=bf16
  *   break=nan|heads|merge|shard|short|huge|zero         what is wrong with it: a NaN weight, zero heads in config.json, a merge whose parts are
  *                                                        unknown, an index that names a missing shard, a weight file that ends early, weights whose
  *                                                        activations overflow, norms of zero */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +20,8 @@
 
 struct options {
     const char *dir, *broken;
-    long layers, d, ff, heads, kv, vocab, seed;
+    long layers, d, ff, heads, kv, vocab, seed, head;
+    enum qp_dtype dtype;
 };
 
 static void die(const char *what)
@@ -42,8 +46,8 @@ static void write_config(const struct options *o)
     fprintf(f,
             "{\"model_type\": \"llama\", \"hidden_size\": %ld, \"intermediate_size\": %ld, \"num_hidden_layers\": %ld, \"num_attention_heads\": %ld,\n"
             " \"num_key_value_heads\": %ld, \"vocab_size\": %ld, \"max_position_embeddings\": 2048, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0,\n"
-            " \"tie_word_embeddings\": true, \"architectures\": [\"LlamaForCausalLM\"]}\n",
-            o->d, o->ff, o->layers, !strcmp(o->broken, "heads") ? 0 : o->heads, o->kv, o->vocab);
+            " \"tie_word_embeddings\": %s, \"architectures\": [\"LlamaForCausalLM\"]}\n",
+            o->d, o->ff, o->layers, !strcmp(o->broken, "heads") ? 0 : o->heads, o->kv, o->vocab, o->head ? "false" : "true");
     fclose(f);
 }
 
@@ -91,28 +95,35 @@ struct decls {
     size_t n;
 };
 
-static void declare(struct decls *d, const char *fmt, long layer, long rows, long cols)
+static void declare(struct decls *d, enum qp_dtype dtype, const char *fmt, long layer, long rows, long cols)
 {
     char name[128];
     snprintf(name, sizeof name, fmt, layer);
-    d->t[d->n++] = (struct qp_tensor){.name = strdup(name), .dtype = QP_DT_F16, .ndim = rows > 1 ? 2 : 1, .shape = {rows > 1 ? rows : cols, cols}, .bytes = (size_t)(rows * cols) * 2};
+    d->t[d->n++] = (struct qp_tensor){.name = strdup(name), .dtype = dtype, .ndim = rows > 1 ? 2 : 1, .shape = {rows > 1 ? rows : cols, cols}, .bytes = (size_t)(rows * cols) * 2};
+}
+
+static uint16_t to_dtype(const struct options *o, float x)
+{
+    return o->dtype == QP_DT_BF16 ? qp_f32_to_bf16(x) : qp_f32_to_f16(x);
 }
 
 static void declare_all(struct decls *d, const struct options *o)
 {
     long q = o->d, kv = o->d / o->heads * o->kv;
-    declare(d, "model.embed_tokens.weight", 0, o->vocab, o->d);
-    declare(d, "model.norm.weight", 0, 1, o->d);
+    declare(d, o->dtype, "model.embed_tokens.weight", 0, o->vocab, o->d);
+    declare(d, o->dtype, "model.norm.weight", 0, 1, o->d);
+    if (o->head)
+        declare(d, o->dtype, "lm_head.weight", 0, o->vocab, o->d);
     for (long l = 0; l < o->layers; l++) {
-        declare(d, "model.layers.%ld.input_layernorm.weight", l, 1, o->d);
-        declare(d, "model.layers.%ld.post_attention_layernorm.weight", l, 1, o->d);
-        declare(d, "model.layers.%ld.self_attn.q_proj.weight", l, q, o->d);
-        declare(d, "model.layers.%ld.self_attn.k_proj.weight", l, kv, o->d);
-        declare(d, "model.layers.%ld.self_attn.v_proj.weight", l, kv, o->d);
-        declare(d, "model.layers.%ld.self_attn.o_proj.weight", l, o->d, q);
-        declare(d, "model.layers.%ld.mlp.gate_proj.weight", l, o->ff, o->d);
-        declare(d, "model.layers.%ld.mlp.up_proj.weight", l, o->ff, o->d);
-        declare(d, "model.layers.%ld.mlp.down_proj.weight", l, o->d, o->ff);
+        declare(d, o->dtype, "model.layers.%ld.input_layernorm.weight", l, 1, o->d);
+        declare(d, o->dtype, "model.layers.%ld.post_attention_layernorm.weight", l, 1, o->d);
+        declare(d, o->dtype, "model.layers.%ld.self_attn.q_proj.weight", l, q, o->d);
+        declare(d, o->dtype, "model.layers.%ld.self_attn.k_proj.weight", l, kv, o->d);
+        declare(d, o->dtype, "model.layers.%ld.self_attn.v_proj.weight", l, kv, o->d);
+        declare(d, o->dtype, "model.layers.%ld.self_attn.o_proj.weight", l, o->d, q);
+        declare(d, o->dtype, "model.layers.%ld.mlp.gate_proj.weight", l, o->ff, o->d);
+        declare(d, o->dtype, "model.layers.%ld.mlp.up_proj.weight", l, o->ff, o->d);
+        declare(d, o->dtype, "model.layers.%ld.mlp.down_proj.weight", l, o->d, o->ff);
     }
 }
 
@@ -131,11 +142,11 @@ static void write_weights(const struct options *o)
         size_t n = d->t[i].bytes / 2;
         uint16_t *x = malloc(n * 2);
         bool huge = !strcmp(o->broken, "huge"), norm = d->t[i].ndim == 1;
-        double scale = norm ? 0 : huge ? 3e4 : 0.08, one = !norm || !strcmp(o->broken, "zero") ? 0 : huge ? 6e4 : 1;
+        double scale = norm ? 0 : huge ? 3e4 : 0.64 / sqrt((double)o->d), one = !norm || !strcmp(o->broken, "zero") ? 0 : huge ? 6e4 : 1;
         for (size_t k = 0; k < n; k++) /* a sum of four uniform numbers is nearly normal */
-            x[k] = qp_f32_to_f16((float)(one + scale * ((double)(qp_rng_next(&rng) >> 8) + (double)(qp_rng_next(&rng) >> 8) - 0x1p24) * 0x1p-23));
+            x[k] = to_dtype(o, (float)(one + scale * ((double)(qp_rng_next(&rng) >> 8) + (double)(qp_rng_next(&rng) >> 8) - 0x1p24) * 0x1p-23));
         if (!strcmp(o->broken, "nan") && i == 5)
-            x[7] = 0x7e00;
+            x[7] = to_dtype(o, NAN);
         if (qp_st_writer_add(w, x, n * 2, &err))
             die(err.text);
         free(x);
@@ -155,16 +166,18 @@ static void write_weights(const struct options *o)
 
 int main(int argc, char **argv)
 {
-    struct options o = {.dir = argc > 1 ? argv[1] : NULL, .broken = "", .layers = 2, .d = 64, .ff = 96, .heads = 4, .kv = 2, .vocab = 300, .seed = 1};
+    struct options o = {.dir = argc > 1 ? argv[1] : NULL, .broken = "", .layers = 2, .d = 64, .ff = 96, .heads = 4, .kv = 2, .vocab = 300, .seed = 1, .dtype = QP_DT_F16};
     struct {
         const char *key;
         long *value;
-    } keys[] = {{"layers=", &o.layers}, {"d=", &o.d}, {"ff=", &o.ff}, {"heads=", &o.heads}, {"kv=", &o.kv}, {"vocab=", &o.vocab}, {"seed=", &o.seed}};
+    } keys[] = {{"layers=", &o.layers}, {"d=", &o.d}, {"ff=", &o.ff}, {"heads=", &o.heads}, {"kv=", &o.kv}, {"vocab=", &o.vocab}, {"seed=", &o.seed}, {"head=", &o.head}};
     if (!o.dir)
         die("usage: mkmodel DIR [key=value...]");
     for (int i = 2; i < argc; i++) {
         if (!strncmp(argv[i], "break=", 6))
             o.broken = argv[i] + 6;
+        if (!strcmp(argv[i], "dtype=bf16"))
+            o.dtype = QP_DT_BF16;
         for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
             if (!strncmp(argv[i], keys[k].key, strlen(keys[k].key)))
                 *keys[k].value = strtol(argv[i] + strlen(keys[k].key), NULL, 10);

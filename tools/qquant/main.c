@@ -167,7 +167,7 @@ static int on_layer(void *ctx, const struct qp_layer_report *rep, const struct q
     struct qquant *q = c->q;
     if (qp_tool_interrupted())
         return qp_err_set(&c->run->err, QP_E_RESOURCE, "interrupted");
-    if (rep->index == 0)
+    if (rep->index == (int64_t)qp_model_first_linear(q->model, q->blocks.first))
         qp_progress_begin(c->run->progress, "quantizing", "layers", rep->total);
     qp_progress_update(c->run->progress, rep->index + 1, rep->name);
     count_experts(q, rep);
@@ -178,9 +178,7 @@ static int on_layer(void *ctx, const struct qp_layer_report *rep, const struct q
     }
     if (q->verbose)
         fprintf(stderr, "qquant: %s  rel_error %.3e  snr %.1f dB  damp %g  %.1f s\n", rep->name, rep->error.rel_error, rep->error.snr_db, rep->damp, now() - q->start);
-    if (q->dir && (qquant_set_changed(q, rep, &c->run->err) || qp_checkpoint_add(q->dir, rep->name, layer, &c->run->err)))
-        return c->run->err.code;
-    return qquant_write_layer(q, c->run->out, rep, layer, &c->run->err);
+    return qquant_put_layer(q, c->run->out, rep, layer, &c->run->err);
 }
 
 static int quantize(struct qquant *q, struct qp_tool_run *run)
@@ -196,12 +194,8 @@ static int on_end(struct qp_tool_run *run, void *ctx)
 {
     struct qquant *q = ctx;
     int r = open_model(q, run);
-    if (!r && q->out) {
-        struct qp_checkpoint_options o = {.layout = q->method == QQUANT_NONE ? NULL : qp_layouts[q->format],
-                                          .quant = {.grid = q->opt.gptq.grid, .desc_act = q->act_order && !q->static_groups,
-                                                    .static_groups = q->act_order && q->static_groups, .damp = q->damp}};
-        r = qp_checkpoint_open(&q->dir, q->out, q->model, &o, &run->err);
-    }
+    if (!r && q->out)
+        r = qquant_open_checkpoint(q, run);
     if (!r && !q->out)
         qquant_write_model(q, run->out); /* before its tensors; with -o after the folder is complete */
     r = r ? r : quantize(q, run);
@@ -212,6 +206,8 @@ static int on_end(struct qp_tool_run *run, void *ctx)
             qquant_write_model(q, run->out);
     }
     qp_progress_end(run->progress);
+    if (r)
+        qquant_leave_checkpoint(q, run);
     if (!r && !run->quiet)
         fprintf(stderr, "qquant: %s in %.1f s%s%s\n", q->id, now() - q->start, q->out ? ", written to " : "", q->out ? q->out : "");
     if (!r && q->experts && (!run->quiet || q->few_experts))
@@ -225,7 +221,6 @@ static int on_end(struct qp_tool_run *run, void *ctx)
 static void release(void *ctx)
 {
     struct qquant *q = ctx;
-    qp_checkpoint_abort(q->dir);
     qp_pool_free(q->pool);
     qp_model_free(q->model);
     qp_ids_release(&q->ids);
@@ -241,7 +236,9 @@ int main(int argc, char **argv)
         .usage = "[--method gptq] [--bits 4] [--group-size 64] [options] [-o DIR] < stream > stream",
         .details = "Layers are quantized block by block in the order of the forward pass, each on the outputs of the quantized ones before it.\n"
                    "Appends a model record (inline, its weights as tensor records; or the path that -o wrote) and a layer record for each linear layer:\n"
-                   "mse, rel_error = tr(E H E')/tr(W H W'), snr_db, damp, dead inputs, fallback.\n\n"
+                   "mse, rel_error = tr(E H E')/tr(W H W'), snr_db, damp, dead inputs, fallback.\n"
+                   "With -o DIR the work lies in DIR.part until it is complete; a run that was stopped or killed goes on from its last whole block\n"
+                   "when the same command is given again, to the same bytes.\n\n"
                    "  qcalib --model M --general c4.jsonl | qquant --bits 4 --group-size 64 | qppl --text wiki.test.raw\n"
                    "  qcalib ... | qquant --asym --act-order -o model-gptq > record.qp",
         .opts = options, .input = QP_INPUT_STREAM, .writes_stream = true,

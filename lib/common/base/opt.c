@@ -1,6 +1,7 @@
 #include "base/opt.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -256,5 +257,27 @@ void qp_opt_help(const struct qp_opt *t, struct qp_buf *out)
         qp_buf_addf(out, "%*s%s", (int)(30 - width), "", t->help);
         add_default(t, out);
         qp_buf_adds(out, "\n");
+    }
+}
+
+void qp_opt_value(const struct qp_opt *o, struct qp_buf *out)
+{
+    const struct qp_strs *s = o->value;
+    const char *text;
+    switch (o->kind) {
+    case QP_OPT_K_FLAG: qp_buf_adds(out, *(const bool *)o->value ? "yes" : "no"); break;
+    case QP_OPT_K_INT: qp_buf_addf(out, "%" PRId64, *(const int64_t *)o->value); break;
+    case QP_OPT_K_F64: qp_buf_addf(out, "%.17g", *(const double *)o->value); break;
+    case QP_OPT_K_ENUM: qp_buf_adds(out, o->choices[*(const int *)o->value]); break;
+    case QP_OPT_K_STR:
+        text = *(const char *const *)o->value;
+        qp_buf_adds(out, text ? text : "none");
+        break;
+    case QP_OPT_K_LIST:
+    case QP_OPT_K_EACH:
+        for (int i = 0; i < s->n; i++)
+            qp_buf_addf(out, "%s%s", i ? " " : "", s->v[i]);
+        break;
+    default: break;
     }
 }

@@ -57,5 +57,7 @@ int qp_strs_add(struct qp_strs *s, const char *v, struct qp_err *err) QP_MUST_US
 struct qp_buf;
 /* The option part of --help, columns aligned, defaults (current values) in brackets. */
 void qp_opt_help(const struct qp_opt *table, struct qp_buf *out);
+/* The option's value as text, the same for equal values. */
+void qp_opt_value(const struct qp_opt *o, struct qp_buf *out);
 
 #endif

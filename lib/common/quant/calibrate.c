@@ -247,6 +247,13 @@ static int load_block(struct run *u, struct qp_block **b, int64_t l)
     return r;
 }
 
+static int end_block(struct run *u, int64_t l)
+{
+    const struct qp_quantize_blocks *b = u->o->blocks;
+    const float *streams[] = {u->pass ? qp_pass_stream(u->pass) : NULL, u->full_pass ? qp_pass_stream(u->full_pass) : NULL};
+    return b ? b->done(b->ctx, l, streams, !!u->pass + !!u->full_pass, (size_t)(u->T * u->c->d_model), u->err) : 0;
+}
+
 static int run_block(struct run *u, int64_t l)
 {
     int r = 0;
@@ -261,7 +268,7 @@ static int run_block(struct run *u, int64_t l)
     qp_block_free(u->block);
     qp_block_free(u->full);
     u->block = u->full = NULL;
-    return r;
+    return r ? r : end_block(u, l);
 }
 
 static int64_t widest_inputs(const struct qp_model *m)
@@ -294,21 +301,37 @@ static void end_awq(struct run *u)
     qp_free(u->grids);
 }
 
+/* The streams before the first block of this run. */
+static int begin_streams(struct run *u)
+{
+    const struct qp_quantize_blocks *b = u->o->blocks;
+    float *streams[] = {qp_pass_stream(u->pass), u->full_pass ? qp_pass_stream(u->full_pass) : NULL};
+    if (b && b->first > 0)
+        return b->load(b->ctx, streams, 1 + !!u->full_pass, (size_t)(u->T * u->c->d_model), u->err);
+    int r = qp_embed(u->m, u->cal->ids, u->cal->n_seq, u->cal->len, streams[0], u->err);
+    if (!r && streams[1])
+        memcpy(streams[1], streams[0], (size_t)(u->T * u->c->d_model) * sizeof(float));
+    return r;
+}
+
+static int64_t first_block(const struct run *u)
+{
+    return u->o->blocks ? u->o->blocks->first : 0;
+}
+
 static int run_calibrated(struct run *u)
 {
     int r = qp_pass_new(&u->pass, u->m, u->cal->n_seq, u->cal->len, u->err);
     u->T = u->cal->n_seq * u->cal->len;
-    r = r ? r : qp_embed(u->m, u->cal->ids, u->cal->n_seq, u->cal->len, qp_pass_stream(u->pass), u->err);
     if (u->o->drift_gain > 0 && !r) {
         r = qp_pass_new(&u->full_pass, u->m, u->cal->n_seq, u->cal->len, u->err);
         if (!r && !(u->delta = qp_alloc_n((size_t)(u->T * widest_inputs(u->m)), sizeof *u->delta, "activations", u->err)))
             r = QP_E_RESOURCE;
-        if (!r)
-            memcpy(qp_pass_stream(u->full_pass), qp_pass_stream(u->pass), (size_t)(u->T * u->c->d_model) * sizeof(float));
     }
     if (u->o->awq && !r)
         r = begin_awq(u);
-    for (int64_t l = 0; l < u->c->n_layers && !r; l++)
+    r = r ? r : begin_streams(u);
+    for (int64_t l = first_block(u); l < u->c->n_layers && !r; l++)
         r = run_block(u, l);
     end_awq(u);
     qp_pass_free(u->pass);
@@ -321,8 +344,11 @@ static int run_rtn(struct run *u)
 {
     float *w = qp_alloc_n((size_t)largest_linear(u->m), sizeof *w, "weights", u->err);
     int r = w ? 0 : QP_E_RESOURCE;
-    for (size_t i = 0; i < qp_model_n_linears(u->m) && !r; i++)
-        r = quantize_layer(u, qp_model_linear(u->m, i), 0, w, NULL, NULL, NULL);
+    for (int64_t l = first_block(u); l < u->c->n_layers && !r; l++) {
+        for (size_t i = qp_model_first_linear(u->m, l); i < qp_model_first_linear(u->m, l + 1) && !r; i++)
+            r = quantize_layer(u, qp_model_linear(u->m, i), 0, w, NULL, NULL, NULL);
+        r = r ? r : end_block(u, l);
+    }
     qp_free(w);
     return r;
 }
@@ -333,6 +359,7 @@ int qp_quantize_model(const struct qp_model *m, const struct qp_calibration *cal
     struct qp_err local = {0};
     struct run u = {.m = m, .c = qp_model_config(m), .cal = cal, .o = o, .ops = ops, .ex = {.pool = pool}, .fn = fn, .ctx = ctx, .err = err ? err : &local};
     int r;
+    u.done = (int64_t)qp_model_first_linear(m, first_block(&u));
     if (o->method == QP_METHOD_RTN && !o->awq)
         r = run_rtn(&u);
     else if (!cal || cal->n_seq < 1 || cal->len < 1)

@@ -19,6 +19,15 @@ struct qp_calibration {
     int64_t n_seq, len;
 };
 
+/* Between blocks a run can stop and be gone on with. */
+struct qp_quantize_blocks {
+    int64_t first; /* the block to begin with; what those before it gave comes from load */
+    /* streams [n_streams][n]: the residual stream behind block first - 1, and the full-precision model's with a drift gain; none for QP_METHOD_RTN. */
+    int (*load)(void *ctx, float *const *streams, int n_streams, size_t n, struct qp_err *err);
+    int (*done)(void *ctx, int64_t layer, const float *const *streams, int n_streams, size_t n, struct qp_err *err); /* the same behind block `layer` */
+    void *ctx;
+};
+
 struct qp_quantize_options {
     enum qp_quant_method method;
     struct qp_gptq_options gptq;
@@ -28,6 +37,7 @@ struct qp_quantize_options {
     double drift_gain;   /* share of the drift that each layer makes up for; 0: none, one pass */
     int64_t min_expert_tokens; /* an expert's matrix that saw fewer is rounded to nearest; 0: a quarter of its inputs */
     enum qp_compute compute;
+    const struct qp_quantize_blocks *blocks; /* NULL: all, and none is reported */
 };
 
 struct qp_layer_report {

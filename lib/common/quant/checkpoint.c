@@ -35,7 +35,7 @@ static int decoded_sum(uint64_t *sum, const struct qp_qlinear *q, struct qp_err 
     return 0;
 }
 
-int qp_checkpoint_add(struct qp_checkpoint *ck, const char *weight, const struct qp_qlinear *q, struct qp_err *err)
+int qp_checkpoint_add(struct qp_checkpoint *ck, const char *weight, const struct qp_qlinear *q, const void *note, size_t note_bytes, struct qp_err *err)
 {
     struct qp_ck_slot *s = find(ck, weight, true, err);
     const void *data[QP_LAYOUT_PARTS] = {0};
@@ -50,6 +50,7 @@ int qp_checkpoint_add(struct qp_checkpoint *ck, const char *weight, const struct
     for (size_t i = 0; i < s->n && !r; i++)
         r = qp_ck_put(ck, s->first + i, 0, data[i], ck->decl[s->first + i].bytes, err);
     qp_free(block);
+    r = r ? r : qp_ck_journal_slot(ck, s, note, note_bytes, err);
     s->done = !r;
     return r;
 }
@@ -58,6 +59,7 @@ int qp_checkpoint_set_dense(struct qp_checkpoint *ck, const char *weight, const 
 {
     struct qp_ck_slot *s = find(ck, weight, false, err);
     int r = s ? qp_ck_write_dense(ck, s, values, err) : QP_E_INTERNAL;
+    r = r ? r : qp_ck_journal_slot(ck, s, NULL, 0, err);
     if (!r)
         s->done = true;
     return r;
@@ -77,56 +79,100 @@ static bool is_empty_folder(const char *path)
     return empty;
 }
 
-static int make_tmp(struct qp_checkpoint *ck, const char *path, struct qp_err *err)
+static void remove_folder(const char *path)
 {
-    struct stat st;
-    struct qp_buf tmp = QP_BUF_INIT;
+    DIR *dir = opendir(path);
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+            unlinkat(dirfd(dir), e->d_name, 0);
+    if (dir)
+        closedir(dir);
+    rmdir(path);
+}
+
+static char *suffixed(const char *path, const char *suffix, struct qp_err *err)
+{
+    struct qp_buf b = QP_BUF_INIT;
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/')
         n--;
-    qp_buf_addf(&tmp, "%.*s", (int)n, path);
-    ck->path = qp_buf_check(&tmp, err) ? NULL : qp_strdup(tmp.data, err);
-    if (ck->path && stat(ck->path, &st) == 0 && !(S_ISDIR(st.st_mode) && is_empty_folder(ck->path))) {
-        qp_buf_release(&tmp);
-        return qp_err_set(err, QP_E_RESOURCE, "'%s' exists already; give a new folder", ck->path);
-    }
-    qp_buf_addf(&tmp, ".tmp-%ld", (long)getpid());
-    if (ck->path && !qp_buf_check(&tmp, err) && mkdir(tmp.data, 0777))
-        qp_err_errno(err, QP_E_RESOURCE, "cannot create '%s'", ck->path);
-    else
-        ck->tmp = ck->path ? qp_strdup(tmp.data, err) : NULL;
-    qp_buf_release(&tmp);
-    return ck->tmp ? 0 : err->code;
+    qp_buf_addf(&b, "%.*s%s", (int)n, path, suffix);
+    char *s = qp_buf_check(&b, err) ? NULL : qp_strdup(b.data, err);
+    qp_buf_release(&b);
+    return s;
+}
+
+/* PATH.part is new, or an unfinished checkpoint. */
+static int make_part(struct qp_checkpoint *ck, const char *path, struct qp_err *err)
+{
+    struct stat st;
+    ck->path = suffixed(path, "", err);
+    ck->part = suffixed(path, ".part", err);
+    ck->files_path = suffixed(path, ".part/files", err);
+    char *journal = suffixed(path, ".part/journal", err);
+    int r = ck->path && ck->part && ck->files_path && journal ? 0 : QP_E_RESOURCE;
+    if (!r && stat(ck->path, &st) == 0 && !(S_ISDIR(st.st_mode) && is_empty_folder(ck->path)))
+        r = qp_err_set(err, QP_E_RESOURCE, "'%s' exists already; give a new folder", ck->path);
+    if (!r && mkdir(ck->part, 0777) && errno != EEXIST)
+        r = qp_err_errno(err, QP_E_RESOURCE, "cannot create '%s'", ck->path);
+    if (!r && access(journal, F_OK) && !is_empty_folder(ck->part))
+        r = qp_err_set(err, QP_E_RESOURCE, "'%s' exists already and is no unfinished checkpoint; remove it, or give another folder", ck->part);
+    qp_free(journal);
+    return r;
 }
 
 static int write_all_dense(struct qp_checkpoint *ck, struct qp_err *err)
 {
     int r = 0;
     for (size_t i = 0; i < ck->n_slots && !r; i++)
-        if (!ck->slots[i].quantized)
+        if (!ck->slots[i].quantized && !ck->slots[i].done)
             r = qp_ck_write_dense(ck, &ck->slots[i], NULL, err);
     return r;
+}
+
+static int begin(struct qp_checkpoint *ck, struct qp_err *err)
+{
+    remove_folder(ck->files_path);
+    if (mkdir(ck->files_path, 0777))
+        return qp_err_errno(err, QP_E_RESOURCE, "cannot create '%s'", ck->files_path);
+    int r = qp_ck_journal_setup(ck, err);
+    r = r ? r : qp_dir_config_write(ck->files_path, ck->m, &ck->o, err);
+    r = r ? r : qp_ck_open_files(ck, true, err);
+    r = r ? r : write_all_dense(ck, err);
+    return r ? r : qp_ck_journal_ready(ck, err);
+}
+
+/* Dense weights are written again: their checksums are needed, and they are the small part. */
+static int go_on(struct qp_checkpoint *ck, struct qp_err *err)
+{
+    int r = qp_ck_open_files(ck, false, err);
+    return r ? r : write_all_dense(ck, err);
 }
 
 int qp_checkpoint_open(struct qp_checkpoint **out, const char *path, const struct qp_model *m, const struct qp_checkpoint_options *o, struct qp_err *err)
 {
     *out = NULL;
+    bool fresh = true, ours = false;
     struct qp_checkpoint *ck = qp_zalloc(sizeof *ck, "checkpoint", err);
     if (!ck)
         return QP_E_RESOURCE;
     ck->m = m;
     ck->o = *o;
-    int r = make_tmp(ck, path, err);
-    r = r ? r : qp_dir_config_write(ck->tmp, m, o, err);
-    r = r ? r : qp_ck_declare(ck, err);
-    r = r ? r : qp_ck_open_files(ck, err);
-    r = r ? r : write_all_dense(ck, err);
-    if (r) {
-        qp_checkpoint_abort(ck);
-        return r;
-    }
-    *out = ck;
-    return 0;
+    int r = qp_ck_declare(ck, err);
+    r = r ? r : make_part(ck, path, err);
+    r = r ? r : qp_ck_resume(ck, &fresh, err);
+    ours = !r && fresh;
+    r = r ? r : fresh ? begin(ck, err) : go_on(ck, err);
+    if (r)
+        qp_checkpoint_close(ck, !ours); /* another run's work is left alone */
+    else
+        *out = ck;
+    return r;
+}
+
+const char *qp_checkpoint_part(const struct qp_checkpoint *ck)
+{
+    return ck->part;
 }
 
 static int check_complete(const struct qp_checkpoint *ck, struct qp_err *err)
@@ -142,36 +188,27 @@ int qp_checkpoint_commit(struct qp_checkpoint *ck, struct qp_err *err)
     int r = check_complete(ck, err);
     r = r ? r : qp_ck_close_files(ck, err);
     r = r ? r : qp_ck_read_back(ck, err);
-    if (!r && rename(ck->tmp, ck->path))
+    if (!r && rename(ck->files_path, ck->path))
         r = qp_err_errno(err, QP_E_RESOURCE, "cannot rename to '%s'", ck->path);
-    if (!r) {
+    if (!r)
         qp_sync_folder_of(ck->path);
-        qp_free(ck->tmp);
-        ck->tmp = NULL;
-    }
-    qp_checkpoint_abort(ck);
+    qp_checkpoint_close(ck, false);
     return r;
 }
 
-static void remove_folder(const char *path)
-{
-    DIR *dir = opendir(path);
-    for (struct dirent *e; dir && (e = readdir(dir));)
-        if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
-            unlinkat(dirfd(dir), e->d_name, 0);
-    if (dir)
-        closedir(dir);
-    rmdir(path);
-}
-
-void qp_checkpoint_abort(struct qp_checkpoint *ck)
+void qp_checkpoint_close(struct qp_checkpoint *ck, bool keep)
 {
     if (!ck)
         return;
     qp_ck_release_files(ck);
-    if (ck->tmp)
-        remove_folder(ck->tmp);
-    qp_free(ck->tmp);
+    if (ck->part && !keep) {
+        remove_folder(ck->files_path);
+        remove_folder(ck->part);
+    }
+    qp_journal_close(ck->journal);
+    qp_buf_release(&ck->notes);
+    qp_free(ck->files_path);
+    qp_free(ck->part);
     qp_free(ck->path);
     qp_free(ck);
 }

@@ -2,10 +2,16 @@
  * All tensors are declared when it is opened; their data comes in any order. The folder is written under a temporary name, read back and compared, renamed.
  *
  *     qp_checkpoint_open(&ck, "out", model, &(struct qp_checkpoint_options){.layout = &qp_layout_gptq, .quant = {.grid = grid}}, &err);
- *     qp_checkpoint_add(ck, "model.layers.0.mlp.up_proj.weight", &q, &err);  // each quantized layer once
- *     qp_checkpoint_set_dense(ck, "model.norm.weight", values, &err);        // where a weight that stays dense has changed
+ *     for (l = qp_checkpoint_blocks(ck); l < n_layers; l++) {
+ *         qp_checkpoint_add(ck, "model.layers.0.mlp.up_proj.weight", &q, NULL, 0, &err); // each quantized layer once
+ *         qp_checkpoint_set_dense(ck, "model.layers.0.input_layernorm.weight", v, &err); // where a weight that stays dense has changed
+ *         qp_checkpoint_end_block(ck, l, NULL, 0, 0, &err);
+ *     }
  *     qp_checkpoint_commit(ck, &err);
- */
+ *
+ * Until the commit all lies in PATH.part: files/, which becomes PATH; journal; and state-0, state-1, the residual streams behind the last block and the one
+ * before it. A run that is cut off, by whatever, is gone on with behind the last block that was ended, if `setup` is the same: the data of a block is on the
+ * disk before the journal says so. */
 #ifndef QP_QUANT_CHECKPOINT_H
 #define QP_QUANT_CHECKPOINT_H
 
@@ -17,16 +23,31 @@ struct qp_checkpoint_options {
     const struct qp_layout *layout; /* NULL: no quantization, all weights in float16 (a conversion) */
     struct qp_layout_options quant;
     size_t shard_bytes;             /* greatest size of a weight file of more than one tensor; 0: 4 GB */
+    /* All that the result depends on, by name. An unfinished run of another setup is refused (QP_E_INPUT), and the first name that differs is said. */
+    const struct qp_setup {
+        const char *name, *value;
+    } *setup;
+    size_t n_setup;
 };
 
-/* path must not exist, or be an empty folder. What stays dense is written at once, in float16. */
+/* path must not exist, or be an empty folder. What stays dense is written at once, in float16; or an unfinished run is gone on with. */
 int qp_checkpoint_open(struct qp_checkpoint **out, const char *path, const struct qp_model *m, const struct qp_checkpoint_options *o, struct qp_err *err) QP_MUST_USE;
-int qp_checkpoint_add(struct qp_checkpoint *ck, const char *weight, const struct qp_qlinear *q, struct qp_err *err) QP_MUST_USE;
+/* Blocks that are ended: 0 at first, more when an unfinished run was found. */
+int64_t qp_checkpoint_blocks(const struct qp_checkpoint *ck);
+const char *qp_checkpoint_part(const struct qp_checkpoint *ck); /* "PATH.part" */
+/* note: bytes of the caller's, which a run that goes on gets back. */
+int qp_checkpoint_add(struct qp_checkpoint *ck, const char *weight, const struct qp_qlinear *q, const void *note, size_t note_bytes, struct qp_err *err) QP_MUST_USE;
 /* values [rows, cols] of a weight that stays dense; float16 must hold them. */
 int qp_checkpoint_set_dense(struct qp_checkpoint *ck, const char *weight, const float *values, struct qp_err *err) QP_MUST_USE;
+/* Block l is done: its layers, and streams [n_streams][n], what the next one gets. */
+int qp_checkpoint_end_block(struct qp_checkpoint *ck, int64_t layer, const float *const *streams, int n_streams, size_t n, struct qp_err *err) QP_MUST_USE;
+/* The streams that the last block ended with; and the notes of all layers that were added before, in their order. */
+int qp_checkpoint_load_streams(const struct qp_checkpoint *ck, float *const *streams, int n_streams, size_t n, struct qp_err *err) QP_MUST_USE;
+typedef int qp_note_fn(void *ctx, const void *note, size_t bytes);
+int qp_checkpoint_notes(const struct qp_checkpoint *ck, qp_note_fn *fn, void *ctx) QP_MUST_USE;
 /* Reads the folder back (a mismatch is QP_E_INTERNAL), renames it. Frees ck in any case. */
 int qp_checkpoint_commit(struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_USE;
-/* Removes the temporary folder, frees ck (may be NULL). */
-void qp_checkpoint_abort(struct qp_checkpoint *ck);
+/* Frees ck (may be NULL). keep: what is done stays in PATH.part, where a later run goes on; else it is removed. */
+void qp_checkpoint_close(struct qp_checkpoint *ck, bool keep);
 
 #endif

@@ -27,9 +27,9 @@ int qp_ck_read_back(const struct qp_checkpoint *ck, struct qp_err *err)
 {
     struct qp_model *m = NULL;
     struct qp_safetensors *st = NULL;
-    char *path = qp_path_join(ck->tmp, ck->n_files > 1 ? "model.safetensors.index.json" : "model.safetensors", err);
+    char *path = qp_path_join(ck->files_path, ck->n_files > 1 ? "model.safetensors.index.json" : "model.safetensors", err);
     int r = path ? qp_safetensors_open(&st, path, err) : QP_E_RESOURCE;
-    r = r ? r : qp_model_open(&m, ck->tmp, err);
+    r = r ? r : qp_model_open(&m, ck->files_path, err);
     if (r)
         qp_err_context(err, "reading back");
     for (size_t i = 0; i < ck->n_slots && !r; i++)

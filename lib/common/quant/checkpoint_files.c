@@ -131,22 +131,22 @@ static int write_index(const struct qp_checkpoint *ck, struct qp_err *err)
             total += (json_int_t)ck->decl[i].bytes;
         }
     json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", total, "weight_map", map);
-    int r = index ? qp_dir_write_json(ck->tmp, "model.safetensors.index.json", index, err) : qp_err_set(err, QP_E_RESOURCE, "no memory for the index of '%s'", ck->path);
+    int r = index ? qp_dir_write_json(ck->files_path, "model.safetensors.index.json", index, err) : qp_err_set(err, QP_E_RESOURCE, "no memory for the index of '%s'", ck->path);
     json_decref(index);
     return r;
 }
 
-int qp_ck_open_files(struct qp_checkpoint *ck, struct qp_err *err)
+int qp_ck_open_files(struct qp_checkpoint *ck, bool fresh, struct qp_err *err)
 {
     int r = cut(ck, ck->o.shard_bytes ? ck->o.shard_bytes : SHARD_BYTES, err);
     for (size_t i = 0; i < ck->n_files && !r; i++) {
         struct qp_ck_file *f = &ck->files[i];
         r = name_file(ck, i, err);
-        char *path = r ? NULL : qp_path_join(ck->tmp, f->name, err);
-        r = path ? qp_st_image_create(&f->image, path, ck->decl + f->first, f->n, err) : QP_E_RESOURCE;
+        char *path = r ? NULL : qp_path_join(ck->files_path, f->name, err);
+        r = path ? (fresh ? qp_st_image_create : qp_st_image_reopen)(&f->image, path, ck->decl + f->first, f->n, err) : QP_E_RESOURCE;
         qp_free(path);
     }
-    return !r && ck->n_files > 1 ? write_index(ck, err) : r;
+    return !r && fresh && ck->n_files > 1 ? write_index(ck, err) : r;
 }
 
 int qp_ck_put(struct qp_checkpoint *ck, size_t tensor, size_t offset, const void *data, size_t bytes, struct qp_err *err)
@@ -155,6 +155,14 @@ int qp_ck_put(struct qp_checkpoint *ck, size_t tensor, size_t offset, const void
     while (tensor >= f->first + f->n)
         f++;
     return qp_st_image_put(f->image, tensor - f->first, offset, data, bytes, err);
+}
+
+int qp_ck_sync_files(struct qp_checkpoint *ck, struct qp_err *err)
+{
+    for (size_t i = 0; i < ck->n_files; i++)
+        if (qp_st_image_sync(ck->files[i].image, err))
+            return err->code;
+    return 0;
 }
 
 int qp_ck_close_files(struct qp_checkpoint *ck, struct qp_err *err)

@@ -1,9 +1,11 @@
-/* What checkpoint.c (the folder), checkpoint_files.c (its weight files) and checkpoint_check.c share. Private to quant/. */
+/* What checkpoint.c, checkpoint_files.c (weight files), checkpoint_resume.c (the journal) and checkpoint_check.c share. Private to quant/. */
 #ifndef QP_QUANT_CHECKPOINT_INTERNAL_H
 #define QP_QUANT_CHECKPOINT_INTERNAL_H
 
+#include "base/buf.h"
 #include "model/safetensors.h"
 #include "quant/checkpoint.h"
+#include "quant/journal.h"
 
 struct qp_ck_slot { /* a weight of the model */
     const struct qp_weight *w;
@@ -19,7 +21,7 @@ struct qp_ck_file {
 };
 
 struct qp_checkpoint {
-    char *path, *tmp;
+    char *path, *part, *files_path; /* PATH, PATH.part, PATH.part/files */
     const struct qp_model *m;
     struct qp_checkpoint_options o;
     struct qp_ck_slot *slots; /* [n_slots], by name */
@@ -28,20 +30,35 @@ struct qp_checkpoint {
     size_t n_decl;
     struct qp_ck_file *files;
     size_t n_files;
+    struct qp_journal *journal;
+    int64_t blocks;           /* ended */
+    uint64_t stream_sum[2];   /* of their streams */
+    size_t n_stream;          /* floats of each */
+    int n_streams;
+    struct qp_buf notes;      /* of an earlier run: size_t bytes, then they */
 };
 
 /* Fills slots and decl: the quantized layers in the order of the forward pass, then what stays dense. */
 int qp_ck_declare(struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_USE;
 /* NULL: no such weight. */
 struct qp_ck_slot *qp_ck_find(const struct qp_checkpoint *ck, const char *weight);
-int qp_ck_open_files(struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_USE;
+/* fresh: makes the files; else goes on with those that are there. */
+int qp_ck_open_files(struct qp_checkpoint *ck, bool fresh, struct qp_err *err) QP_MUST_USE;
 int qp_ck_put(struct qp_checkpoint *ck, size_t tensor, size_t offset, const void *data, size_t bytes, struct qp_err *err) QP_MUST_USE;
 /* A dense weight in float16: values [rows, cols], NULL: as the model has it. Sets the slot's sum. */
 int qp_ck_write_dense(struct qp_checkpoint *ck, struct qp_ck_slot *s, const float *values, struct qp_err *err) QP_MUST_USE;
+int qp_ck_sync_files(struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_USE;
 /* Syncs and closes. */
 int qp_ck_close_files(struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_USE;
 /* Slots, declarations, files. */
 void qp_ck_release_files(struct qp_checkpoint *ck);
+
+/* Opens the journal and takes over what it says. *fresh: there is nothing to go on with. */
+int qp_ck_resume(struct qp_checkpoint *ck, bool *fresh, struct qp_err *err) QP_MUST_USE;
+/* The journal's first entries: whose run it is; and that the folder holds all that is known before the first block. */
+int qp_ck_journal_setup(struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_USE;
+int qp_ck_journal_ready(struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_USE;
+int qp_ck_journal_slot(struct qp_checkpoint *ck, const struct qp_ck_slot *s, const void *note, size_t note_bytes, struct qp_err *err) QP_MUST_USE;
 
 /* Opens the folder as a model and compares every weight with what was put. */
 int qp_ck_read_back(const struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_USE;

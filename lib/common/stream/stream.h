@@ -101,6 +101,10 @@ void qp_w_end(struct qp_writer *w);
 
 /* Passes a record on, byte for byte. */
 void qp_w_copy(struct qp_writer *w, const struct qp_record *rec);
+/* From now on each record's bytes go to *copy, too; NULL: no longer. */
+void qp_w_tee(struct qp_writer *w, struct qp_buf *copy);
+/* Records that a tee caught, once more. QP_E_INPUT: no whole records. */
+int qp_w_records(struct qp_writer *w, const void *data, size_t n, struct qp_err *err) QP_MUST_USE;
 /* A field of a record that was read, under the same name in the record or map that is being written; nothing where it is absent. */
 void qp_w_field(struct qp_writer *w, const struct qp_record *rec, const char *field);
 

@@ -11,6 +11,7 @@
 #include "base/machine.h"
 #include "base/mem.h"
 #include "stream/internal.h"
+#include "stream/scan.h"
 
 #define MAX_NEST 8
 #define FLUSH_BYTES (1u << 20)
@@ -30,6 +31,7 @@ struct qp_writer {
     struct qp_buf out;
     struct qp_xxh64 *hash;
     int64_t records;
+    struct qp_buf *copy; /* of a tee; NULL: none */
 };
 
 int qp_writer_new(struct qp_writer **out, int fd, struct qp_err *err)
@@ -92,6 +94,8 @@ static void emit(struct qp_writer *w, const void *data, size_t n)
         return;
     qp_xxh64_add(w->hash, data, n);
     w->records++;
+    if (w->copy)
+        qp_buf_add(w->copy, data, n);
     if (w->fd < 0)
         return;
     qp_buf_add(&w->out, data, n);
@@ -299,6 +303,23 @@ void qp_w_array_end(struct qp_writer *w)
 void qp_w_copy(struct qp_writer *w, const struct qp_record *rec)
 {
     emit(w, rec->raw, rec->raw_bytes);
+}
+
+void qp_w_tee(struct qp_writer *w, struct qp_buf *copy)
+{
+    w->copy = copy;
+}
+
+int qp_w_records(struct qp_writer *w, const void *data, size_t n, struct qp_err *err)
+{
+    for (size_t at = 0; at < n;) {
+        struct qp_scan s = {0};
+        if (qp_scan(&s, (const uint8_t *)data + at, n - at, QP_RECORD_MAX_BYTES, QP_RECORD_MAX_VALUES) != QP_SCAN_DONE)
+            return qp_err_set(err, QP_E_INPUT, "%zu bytes that are no record", n - at);
+        emit(w, (const uint8_t *)data + at, s.pos);
+        at += s.pos;
+    }
+    return qp_writer_check(w, err);
 }
 
 void qp_w_field(struct qp_writer *w, const struct qp_record *rec, const char *field)

@@ -81,7 +81,7 @@ static void test_any_order(void **in)
             struct qp_qlinear q;
             values[i] = malloc((size_t)(w->rows * w->cols) * sizeof(float));
             quantize(w, &q, values[i]);
-            assert_int_equal(qp_checkpoint_add(ck, w->name, &q, &err), 0);
+            assert_int_equal(qp_checkpoint_add(ck, w->name, &q, NULL, 0, &err), 0);
             qp_qlinear_release(&q);
         }
         assert_int_not_equal(access(path, F_OK), 0); /* nothing under the final name before the end */
@@ -114,15 +114,15 @@ static void test_refused(void **in)
     snprintf(path, sizeof path, "%s/refused", folder);
     struct qp_checkpoint *ck = open_checkpoint(m, path, 0);
     quantize(w, &q, x);
-    assert_int_equal(qp_checkpoint_add(ck, "model.norm.weight", &q, &err), QP_E_INTERNAL);
+    assert_int_equal(qp_checkpoint_add(ck, "model.norm.weight", &q, NULL, 0, &err), QP_E_INTERNAL);
     err = (struct qp_err){0};
     assert_int_equal(qp_checkpoint_set_dense(ck, w->name, x, &err), QP_E_INTERNAL);
     err = (struct qp_err){0};
     assert_int_equal(qp_checkpoint_set_dense(ck, "model.norm.weight", big, &err), QP_E_INPUT);
     assert_non_null(strstr(err.text, "'model.norm.weight' holds 70000, which float16 cannot"));
     err = (struct qp_err){0};
-    assert_int_equal(qp_checkpoint_add(ck, w->name, &q, &err), 0);
-    assert_int_equal(qp_checkpoint_add(ck, w->name, &q, &err), QP_E_INTERNAL);
+    assert_int_equal(qp_checkpoint_add(ck, w->name, &q, NULL, 0, &err), 0);
+    assert_int_equal(qp_checkpoint_add(ck, w->name, &q, NULL, 0, &err), QP_E_INTERNAL);
     err = (struct qp_err){0};
     assert_int_equal(qp_checkpoint_commit(ck, &err), QP_E_INTERNAL);
     assert_non_null(strstr(err.text, "was never added"));

@@ -142,6 +142,7 @@ static int open_model(struct qquant *q, struct qp_tool_run *run)
     if (q->method == QQUANT_AWQ || q->method == QQUANT_AWQ_GPTQ)
         q->opt.awq = &q->awq;
     q->opt.gptq.grid.search &= q->method != QQUANT_AWQ; /* its own search does that */
+    q->opt.format = (struct qp_format){.id = QP_FMT_INT, .grid = q->opt.gptq.grid, .permuted = (q->method == QQUANT_GPTQ || q->method == QQUANT_AWQ_GPTQ) && q->act_order && !q->static_groups};
     qquant_name(q);
     return 0;
 }
@@ -161,7 +162,7 @@ static void count_experts(struct qquant *q, const struct qp_layer_report *rep)
     q->few_experts += rep->fallback != NULL;
 }
 
-static int on_layer(void *ctx, const struct qp_layer_report *rep, const struct qp_qlinear *layer)
+static int on_layer(void *ctx, const struct qp_layer_report *rep, const struct qp_qweight *layer)
 {
     struct layer_ctx *c = ctx;
     struct qquant *q = c->q;

@@ -5,6 +5,7 @@
 #include "model/model_set.h"
 #include "quant/calibrate.h"
 #include "quant/checkpoint.h"
+#include "quant/pack.h"
 #include "stream/tool.h"
 #include "text/tokenizer.h"
 
@@ -49,12 +50,12 @@ void qquant_write_model(const struct qquant *q, struct qp_writer *w);
 /* Norms and biases into which scales were folded, into the checkpoint. */
 int qquant_set_changed(const struct qquant *q, const struct qp_layer_report *rep, struct qp_err *err);
 /* A `layer` record and, inline, the layer's tensors. */
-int qquant_write_layer(const struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep, const struct qp_qlinear *layer, struct qp_err *err);
+int qquant_write_layer(const struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep, const struct qp_qweight *layer, struct qp_err *err);
 
 /* -o: opens the checkpoint, or goes on with the unfinished one of the same setup: its layer records are written again, q->blocks says where to begin. */
 int qquant_open_checkpoint(struct qquant *q, struct qp_tool_run *run);
 /* A layer's codes and record: to the checkpoint, or both to the stream. */
-int qquant_put_layer(struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep, const struct qp_qlinear *layer, struct qp_err *err);
+int qquant_put_layer(struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep, const struct qp_qweight *layer, struct qp_err *err);
 /* After an error: keeps what can be gone on with, and says so. */
 void qquant_leave_checkpoint(struct qquant *q, struct qp_tool_run *run);
 

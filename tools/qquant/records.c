@@ -96,23 +96,20 @@ static int stem(const char *weight)
     return (int)(strrchr(weight, '.') - weight) + 1;
 }
 
-static void write_tensor(const struct qquant *q, struct qp_writer *w, const char *weight, const char *part, enum qp_dtype dtype, const int64_t *shape, size_t ndim,
-                         const void *data)
+/* In pieces; t's name stands in place of "weight" at the end of the weight's. */
+static void write_tensor(const struct qquant *q, struct qp_writer *w, const char *weight, const struct qp_tensor *t)
 {
-    char name[288];
-    size_t bytes = (size_t)qp_dtype_info[dtype].block_bytes;
-    for (size_t i = 0; i < ndim; i++)
-        bytes *= (size_t)shape[i];
-    snprintf(name, sizeof name, "%.*s%s", stem(weight), weight, part);
-    for (size_t at = 0; at < bytes; at += QP_TENSOR_CHUNK_BYTES) {
+    char name[320];
+    snprintf(name, sizeof name, "%.*s%s", stem(weight), weight, t->name);
+    for (size_t at = 0; at < t->bytes; at += QP_TENSOR_CHUNK_BYTES) {
         qp_w_begin(w, "tensor");
         qp_w_str(w, "model", q->id);
         qp_w_str(w, "name", name);
-        qp_w_str(w, "dtype", qp_dtype_info[dtype].name);
-        qp_w_i64s(w, "shape", shape, ndim);
+        qp_w_str(w, "dtype", qp_dtype_info[t->dtype].name);
+        qp_w_i64s(w, "shape", t->shape, (size_t)t->ndim);
         qp_w_i64(w, "offset", (int64_t)at);
-        qp_w_i64(w, "bytes", (int64_t)bytes);
-        qp_w_bin(w, "data", (const char *)data + at, bytes - at < QP_TENSOR_CHUNK_BYTES ? bytes - at : QP_TENSOR_CHUNK_BYTES);
+        qp_w_i64(w, "bytes", (int64_t)t->bytes);
+        qp_w_bin(w, "data", (const char *)t->data + at, t->bytes - at < QP_TENSOR_CHUNK_BYTES ? t->bytes - at : QP_TENSOR_CHUNK_BYTES);
         qp_w_end(w);
     }
 }
@@ -126,7 +123,7 @@ static int each_changed(const struct qquant *q, struct qp_writer *w, const struc
         float *v = qp_alloc_n((size_t)c->cols, sizeof *v, c->name, err);
         r = v ? qp_weight_read_rows(c, 0, 1, v, err) : QP_E_RESOURCE;
         if (!r && w)
-            write_tensor(q, w, c->name, c->name + stem(c->name), QP_DT_F32, &c->cols, 1, v);
+            write_tensor(q, w, c->name, &(struct qp_tensor){.name = c->name + stem(c->name), .dtype = QP_DT_F32, .ndim = 1, .shape = {c->cols}, .data = v, .bytes = (size_t)c->cols * 4});
         else if (!r)
             r = qp_checkpoint_set_dense(q->dir, c->name, v, err);
         qp_free(v);
@@ -152,14 +149,17 @@ static void write_awq(struct qp_writer *w, const struct qp_awq_note *a)
     qp_w_map_end(w);
 }
 
-static void write_report(const struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep)
+static void write_report(const struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep, const struct qp_qweight *layer)
 {
+    char format[32];
+    qp_format_name(&layer->format, format);
     qp_w_begin(w, "layer");
     qp_w_str(w, "model", q->id);
     qp_w_str(w, "name", rep->name);
     qp_w_str(w, "method", rep->fallback ? "rtn" : method_names[q->method]);
-    qp_w_i64(w, "bits", q->bits);
-    qp_w_i64(w, "group_size", q->group_size);
+    qp_w_str(w, "format", format);
+    qp_w_i64(w, "bits", qp_format_bits(&layer->format));
+    qp_w_i64(w, "group_size", qp_format_group(&layer->format));
     qp_w_f64(w, "mse", rep->error.mse);
     qp_w_f64(w, "rel_error", rep->error.rel_error);
     qp_w_f64(w, "snr_db", rep->error.snr_db);
@@ -176,20 +176,18 @@ static void write_report(const struct qquant *q, struct qp_writer *w, const stru
     qp_w_end(w);
 }
 
-int qquant_write_layer(const struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep, const struct qp_qlinear *layer, struct qp_err *err)
+int qquant_write_layer(const struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep, const struct qp_qweight *layer, struct qp_err *err)
 {
-    struct qp_gptq_tensors t;
-    write_report(q, w, rep);
+    struct qp_parts parts;
+    write_report(q, w, rep, layer);
     if (q->dir)
         return qp_writer_check(w, err);
     if (each_changed(q, w, rep, err))
         return err->code;
-    if (qp_qlinear_pack(layer, false, &t, err))
+    if (qp_pack(qp_stream_packing(&layer->format), &layer->format, layer->rows, layer->cols, layer, &parts, err))
         return qp_err_context(err, "'%s'", rep->name);
-    write_tensor(q, w, rep->name, "qweight", QP_DT_I32, (int64_t[]){t.cols * t.bits / 32, t.rows}, 2, t.qweight);
-    write_tensor(q, w, rep->name, "qzeros", QP_DT_I32, (int64_t[]){t.n_groups, t.rows * t.bits / 32}, 2, t.qzeros);
-    write_tensor(q, w, rep->name, "scales", QP_DT_F16, (int64_t[]){t.n_groups, t.rows}, 2, t.scales);
-    write_tensor(q, w, rep->name, "g_idx", QP_DT_I32, (int64_t[]){t.cols}, 1, t.g_idx);
-    qp_free((void *)(uintptr_t)t.qweight);
+    for (size_t i = 0; i < parts.n; i++)
+        write_tensor(q, w, rep->name, &parts.v[i]);
+    qp_parts_release(&parts);
     return qp_writer_check(w, err);
 }

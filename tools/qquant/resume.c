@@ -87,7 +87,7 @@ int qquant_open_checkpoint(struct qquant *q, struct qp_tool_run *run)
     struct setup *s = qp_zalloc(sizeof *s, "options", &run->err);
     int r = s ? describe(q, run, s) : QP_E_RESOURCE;
     struct qp_checkpoint_options o = {.layout = q->method == QQUANT_NONE ? NULL : qp_layouts[q->format],
-                                      .quant = {.grid = q->opt.gptq.grid, .desc_act = q->act_order && !q->static_groups,
+                                      .quant = {.format = q->opt.format, .desc_act = q->act_order && !q->static_groups,
                                                 .static_groups = q->act_order && q->static_groups, .damp = q->damp},
                                       .setup = s ? s->v : NULL, .n_setup = s ? s->n : 0};
     r = r ? r : qp_checkpoint_open(&q->dir, q->out, q->model, &o, &run->err);
@@ -103,7 +103,7 @@ int qquant_open_checkpoint(struct qquant *q, struct qp_tool_run *run)
     return qp_checkpoint_notes(q->dir, replay, run);
 }
 
-int qquant_put_layer(struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep, const struct qp_qlinear *layer, struct qp_err *err)
+int qquant_put_layer(struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep, const struct qp_qweight *layer, struct qp_err *err)
 {
     struct note n = {q->fallbacks, q->experts, q->few_experts, q->fewest_tokens};
     struct qp_buf note = QP_BUF_INIT;

@@ -158,27 +158,6 @@ static int read_rope(struct qp_model_config *c, json_t *root, const char *path, 
     return read_scaling(c, root, json_is_object(scaling) ? scaling : params, path, err);
 }
 
-static int read_quant(struct qp_quant_config *q, json_t *root, const char *path, struct qp_err *err)
-{
-    json_t *o = json_object_get(root, "quantization_config");
-    *q = (struct qp_quant_config){0};
-    if (!json_is_object(o))
-        return 0;
-    const char *method = json_string_value(json_object_get(o, "quant_method")), *format = json_string_value(json_object_get(o, "checkpoint_format"));
-    if (!method || strcmp(method, "gptq"))
-        return qp_err_set(err, QP_E_INPUT, "'%s': quantization_config: quant_method '%s' is not supported; supported: gptq", path, method ? method : "(missing)");
-    if (format && strcmp(format, "gptq") && strcmp(format, "gptq_v2"))
-        return qp_err_set(err, QP_E_INPUT, "'%s': quantization_config: checkpoint_format '%s' is not supported; supported: gptq, gptq_v2", path, format);
-    if (get_int(o, path, "bits", INT64_MIN, &q->bits, err) || get_int(o, path, "group_size", INT64_MIN, &q->group_size, err))
-        return err->code;
-    if (q->bits != 2 && q->bits != 3 && q->bits != 4 && q->bits != 8)
-        return qp_err_set(err, QP_E_INPUT, "'%s': quantization_config: bits is %lld, expected 2, 3, 4 or 8", path, (long long)q->bits);
-    q->present = true;
-    q->sym = get_bool(o, "sym", true);
-    q->zero_minus_one = !format || !strcmp(format, "gptq");
-    return 0;
-}
-
 /* The first of two names that is there; GPT-2 has its own. */
 static int get_size(json_t *root, const char *path, const char *key, const char *other, int64_t fallback, int64_t *out, struct qp_err *err)
 {
@@ -329,7 +308,7 @@ int qp_config_from_json(struct qp_model_config *c, struct qp_quant_config *q, co
         qp_config_set_family(c, arch);
     r = r ? r : read_sizes(c, root, path, err);
     r = r ? r : read_rope(c, root, path, err);
-    r = r ? r : read_quant(q, root, path, err);
+    r = r ? r : qp_config_read_quant(q, root, path, err);
     r = r ? r : read_windows(c, arch, root, path, err);
     r = r ? r : read_family(c, root, path, err);
     r = r || !arch->experts ? r : read_experts(c, root, path, err);

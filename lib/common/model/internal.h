@@ -8,17 +8,7 @@
 #include "model/gguf.h"
 #include "model/model.h"
 #include "model/safetensors.h"
-
-/* A linear layer in GPTQ's layout; zeros are kept as themselves, one byte each, whatever the file said. */
-struct qp_gptq_store {
-    int bits;
-    int64_t n_groups, group_size;
-    bool ordered; /* g_idx[i] == i / group_size */
-    const int32_t *qweight, *g_idx; /* [in*bits/32, out], [in] */
-    const uint16_t *scales;         /* [groups, out] f16 */
-    uint8_t *zeros;                 /* [groups, out]; owned */
-    void *owned;                    /* block that holds copied arrays, or NULL */
-};
+#include "model/store.h"
 
 struct qp_weight_impl {
     struct qp_weight pub;
@@ -27,7 +17,7 @@ struct qp_weight_impl {
     int64_t parted_head_dim;      /* GGUF rows by (part, head, i) where Hugging Face has (head, part, i), this many to a head; 0: none */
     bool turned;                  /* the file holds [cols, rows] */
     bool minus_one;               /* GGUF's norm weights are 1 + w */
-    struct qp_gptq_store *gptq;   /* owned */
+    struct qp_store *store;       /* quantized; owned */
     void *owned;                  /* dense data of an overlay */
     bool linear;                  /* a block's linear layer */
 };
@@ -41,7 +31,7 @@ struct qp_model {
     struct qp_gguf *gguf;
     struct qp_model *base; /* overlay */
     struct qp_weight_impl *weights; /* sorted by name */
-    size_t n_weights;
+    size_t n_weights, n_quantized;
     char **names; /* owned canonical names */
     size_t n_names;
     const struct qp_arch *arch;
@@ -53,15 +43,6 @@ struct qp_model {
 void qp_part_name(char out[256], const struct qp_arch *a, const struct qp_part *p, int64_t layer, int64_t expert);
 /* Fills m->linears from the weights, which are sorted and complete. */
 int qp_model_list_linears(struct qp_model *m, struct qp_err *err) QP_MUST_USE;
-
-/* Fills store from t, checked; copy: the arrays are copied, else borrowed. name is used in messages. */
-int qp_gptq_store_new(struct qp_gptq_store **out, const char *name, const struct qp_gptq_tensors *t, bool copy, struct qp_err *err) QP_MUST_USE;
-void qp_gptq_store_free(struct qp_gptq_store *s);
-void qp_gptq_codes(const struct qp_gptq_store *s, struct qp_codes *out);
-void qp_gptq_read_codes(const struct qp_weight_impl *w, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros);
-void qp_gptq_read_rows(const struct qp_weight_impl *w, int64_t row0, int64_t n, float *dst);
-/* Bits stored for the layer: codes, scales, zeros. */
-int64_t qp_gptq_bits(const struct qp_weight_impl *w);
 
 /* Rows of a dense weight in the canonical order, whatever the file's. */
 int qp_dense_read_rows(const struct qp_weight_impl *w, int64_t row0, int64_t n, float *dst, struct qp_err *err) QP_MUST_USE;

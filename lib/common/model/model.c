@@ -64,57 +64,31 @@ static int set_dense(struct qp_model *m, struct qp_weight_impl *w, const struct 
     return 0;
 }
 
-static const struct qp_tensor *gptq_part(const struct qp_model *m, const char *name, const char *part, enum qp_dtype dtype, struct qp_err *err)
+struct layer_parts {
+    const struct qp_model *m;
+    const char *name;
+};
+
+static const struct qp_tensor *find_part(void *ctx, const char *part)
 {
+    const struct layer_parts *l = ctx;
     char full[256];
-    snprintf(full, sizeof full, "%.*s%s", (int)(strlen(name) - strlen("weight")), name, part);
-    const struct qp_tensor *t = qp_safetensors_find(m->st, full);
-    if (!t)
-        qp_err_set(err, QP_E_INPUT, "'%s': tensor '%s' is missing", m->path, full);
-    else if (t->dtype != dtype) {
-        qp_err_set(err, QP_E_INPUT, "'%s': tensor '%s' has dtype %s, expected %s", m->path, full, qp_dtype_info[t->dtype].name, qp_dtype_info[dtype].name);
-        t = NULL;
-    }
-    return t;
+    snprintf(full, sizeof full, "%.*s%s", (int)(strlen(l->name) - strlen("weight")), l->name, part);
+    return qp_safetensors_find(l->m->st, full);
 }
 
-static bool is_shape(const struct qp_tensor *t, int64_t rows, int64_t cols)
+/* 1: the layer is stored quantized; 0: it is not. */
+static int set_quantized(struct qp_model *m, struct qp_weight_impl *w, const struct qp_part *p, struct qp_err *err)
 {
-    return t->ndim == 2 && t->shape[0] == rows && t->shape[1] == cols;
-}
-
-/* Some files say version 1 but store the zeros themselves: a symmetric model's zeros, all 2^(b-1), give them away. */
-static bool really_minus_one(const struct qp_model *m, const struct qp_tensor *qzeros)
-{
-    const int32_t *p = qzeros->data;
-    int bits = (int)m->quant.bits;
-    if (!m->quant.zero_minus_one || !m->quant.sym || bits == 3)
-        return m->quant.zero_minus_one;
-    uint32_t whole = 0;
-    for (int at = bits - 1; at < 32; at += bits)
-        whole |= 1u << at;
-    for (size_t i = 0; i < qzeros->bytes / 4; i++)
-        if ((uint32_t)p[i] != whole)
-            return true;
-    return false;
-}
-
-static int set_gptq(struct qp_model *m, struct qp_weight_impl *w, const struct qp_part *p, struct qp_err *err)
-{
-    int64_t rows = qp_dim(&m->config, p->rows), cols = qp_dim(&m->config, p->cols), bits = m->quant.bits;
-    const struct qp_tensor *qw = gptq_part(m, w->pub.name, "qweight", QP_DT_I32, err), *qz = gptq_part(m, w->pub.name, "qzeros", QP_DT_I32, err);
-    const struct qp_tensor *sc = gptq_part(m, w->pub.name, "scales", QP_DT_F16, err), *gi = gptq_part(m, w->pub.name, "g_idx", QP_DT_I32, err);
-    if (!qw || !qz || !sc || !gi)
-        return err->code;
-    int64_t groups = sc->ndim == 2 ? sc->shape[0] : 0;
-    if (!is_shape(qw, cols * bits / 32, rows) || !is_shape(sc, groups, rows) || !is_shape(qz, groups, rows * bits / 32) || gi->ndim != 1 || gi->shape[0] != cols)
-        return qp_err_set(err, QP_E_INPUT, "'%s': the GPTQ tensors of '%s' do not fit %" PRId64 " x %" PRId64 " weights of %" PRId64 " bits", m->path, w->pub.name,
-                          rows, cols, bits);
-    struct qp_gptq_tensors t = {.rows = rows, .cols = cols, .bits = (int)bits, .group_size = m->quant.group_size, .zero_minus_one = really_minus_one(m, qz),
-                                .qweight = qw->data, .qzeros = qz->data, .g_idx = gi->data, .scales = sc->data, .n_groups = groups};
-    w->pub = (struct qp_weight){.name = w->pub.name, .rows = rows, .cols = cols, .storage = QP_STORE_GPTQ, .transposed = p->flags & QP_PART_TRANSPOSED};
-    w->linear = true;
-    return qp_gptq_store_new(&w->gptq, w->pub.name, &t, false, err);
+    struct layer_parts l = {m, w->pub.name};
+    int64_t rows = qp_dim(&m->config, p->rows), cols = qp_dim(&m->config, p->cols);
+    int r = qp_store_open(&w->store, w->pub.name, rows, cols, find_part, &l, &m->quant, false, err);
+    if (r < 0)
+        return qp_err_context(err, "'%s'", m->path);
+    w->pub = (struct qp_weight){.name = w->pub.name, .rows = rows, .cols = cols, .storage = QP_STORE_QUANTIZED, .transposed = p->flags & QP_PART_TRANSPOSED};
+    w->linear = p->flags & QP_PART_LINEAR;
+    m->n_quantized += (size_t)r;
+    return r;
 }
 
 static const struct qp_tensor *find_tensor(const struct qp_model *m, const struct qp_part *p, int64_t layer, const char *canonical)
@@ -152,14 +126,13 @@ static int add_weight(struct qp_model *m, const struct qp_part *p, int64_t layer
     m->names[m->n_names++] = name;
     struct qp_weight_impl *w = &m->weights[m->n_weights];
     *w = (struct qp_weight_impl){.pub.name = name};
-    const struct qp_tensor *t = find_tensor(m, p, layer, name);
-    int r;
-    if (t)
-        r = set_dense(m, w, p, expert, t, err);
-    else if (m->st && m->quant.present && (p->flags & QP_PART_LINEAR))
-        r = set_gptq(m, w, p, err);
-    else
-        r = qp_err_set(err, QP_E_INPUT, "'%s': tensor '%s' is missing", m->path, name);
+    bool matrix = m->st && p->rows != QP_DIM_1 && !(p->flags & QP_PART_BIAS);
+    int r = matrix ? set_quantized(m, w, p, err) : 0;
+    if (!r) {
+        const struct qp_tensor *t = find_tensor(m, p, layer, name);
+        r = t ? set_dense(m, w, p, expert, t, err) : qp_err_set(err, QP_E_INPUT, "'%s': tensor '%s' is missing", m->path, name);
+    }
+    r = r < 0 ? r : 0;
     if (!r)
         set_order(m, w, p);
     m->n_weights += !r;
@@ -211,6 +184,17 @@ static int add_weights(struct qp_model *m, struct qp_err *err)
 
 /* ---- opening ---- */
 
+/* As numbers, or quantized. */
+static bool has_head(const struct qp_model *m, const char *name)
+{
+    static const char *const parts[] = {"weight", "qweight", "weight_packed"};
+    struct layer_parts l = {m, name};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (find_part(&l, parts[i]))
+            return true;
+    return false;
+}
+
 static int open_directory(struct qp_model *m, struct qp_err *err)
 {
     char *config = qp_path_join(m->path, "config.json", err), *one = qp_path_join(m->path, "model.safetensors", err);
@@ -226,10 +210,12 @@ static int open_directory(struct qp_model *m, struct qp_err *err)
     else if (!r)
         r = qp_err_set(err, QP_E_INPUT, "'%s' holds no weights: expected model.safetensors or model.safetensors.index.json", m->path);
     for (const struct qp_part *p = r ? NULL : m->arch->model_parts; p && p->hf; p++)
-        if (p->role == QP_ROLE_HEAD && !qp_safetensors_find(m->st, p->hf))
+        if (p->role == QP_ROLE_HEAD && !has_head(m, p->hf))
             m->config.tied_embeddings = true;
     if (!r)
         r = add_weights(m, err);
+    if (!r && m->quant.method != QP_QUANT_NONE && !m->n_quantized)
+        r = qp_err_set(err, QP_E_INPUT, "'%s': config.json has a quantization_config, but no layer is stored quantized", m->path);
     qp_free(config);
     qp_free(one);
     qp_free(index);
@@ -279,9 +265,9 @@ void qp_model_free(struct qp_model *m)
     if (!m || --m->refs > 0)
         return;
     for (size_t i = 0; i < m->n_weights; i++) {
-        bool inherited = m->base && qp_model_find(m->base, m->weights[i].pub.name)->gptq == m->weights[i].gptq;
+        bool inherited = m->base && qp_model_find(m->base, m->weights[i].pub.name)->store == m->weights[i].store;
         if (!inherited)
-            qp_gptq_store_free(m->weights[i].gptq);
+            qp_store_free(m->weights[i].store);
         qp_free(m->weights[i].owned);
     }
     for (size_t i = 0; i < m->n_names; i++)
@@ -349,7 +335,7 @@ const struct qp_weight *qp_model_weight_at(const struct qp_model *m, size_t i)
 
 static int64_t stored_bits(const struct qp_weight_impl *w)
 {
-    return w->gptq ? qp_gptq_bits(w) : (int64_t)w->tensor.bytes * 8;
+    return w->store ? w->store->stored_bits : (int64_t)w->tensor.bytes * 8;
 }
 
 int64_t qp_model_params(const struct qp_model *m)
@@ -383,15 +369,15 @@ void qp_weight_codes(const struct qp_weight *pub, struct qp_codes *out)
 {
     const struct qp_weight_impl *w = pub->impl;
     *out = (struct qp_codes){.kind = QP_CODES_NONE};
-    if (w->gptq)
-        qp_gptq_codes(w->gptq, out);
+    if (w->store)
+        qp_store_codes(w->store, out);
 }
 
 void qp_weight_read_codes(const struct qp_weight *pub, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros)
 {
     const struct qp_weight_impl *w = pub->impl;
-    if (w->gptq)
-        qp_gptq_read_codes(w, row0, n, codes, scales, zeros);
+    if (w->store && w->store->by_row)
+        w->store->kind->read_codes(w->store, row0, n, codes, scales, zeros);
 }
 
 int qp_weight_read_rows(const struct qp_weight *pub, int64_t row0, int64_t n, float *dst, struct qp_err *err)
@@ -399,10 +385,8 @@ int qp_weight_read_rows(const struct qp_weight *pub, int64_t row0, int64_t n, fl
     const struct qp_weight_impl *w = pub->impl;
     if (row0 < 0 || n < 0 || row0 > pub->rows - n)
         return qp_err_set(err, QP_E_INTERNAL, "rows %" PRId64 " to %" PRId64 " of '%s', which has %" PRId64, row0, row0 + n, pub->name, pub->rows);
-    if (w->gptq) {
-        qp_gptq_read_rows(w, row0, n, dst);
-        return 0;
-    }
+    if (w->store)
+        return qp_store_read_rows(w->store, row0, n, dst, err);
     return qp_dense_read_rows(w, row0, n, dst, err);
 }
 
@@ -416,12 +400,9 @@ int qp_model_hash(const struct qp_model *m, char out[17], struct qp_err *err)
         qp_xxh64_add(h, w->pub.name, strlen(w->pub.name) + 1);
         qp_xxh64_add(h, &w->pub.rows, 8);
         qp_xxh64_add(h, &w->pub.cols, 8);
-        if (w->gptq) {
-            qp_xxh64_add(h, w->gptq->qweight, (size_t)(w->pub.cols * w->gptq->bits / 32 * w->pub.rows) * 4);
-            qp_xxh64_add(h, w->gptq->scales, (size_t)(w->gptq->n_groups * w->pub.rows) * 2);
-            qp_xxh64_add(h, w->gptq->zeros, (size_t)(w->gptq->n_groups * w->pub.rows));
-            qp_xxh64_add(h, w->gptq->g_idx, (size_t)w->pub.cols * 4);
-        } else
+        if (w->store)
+            qp_store_hash(w->store, h);
+        else
             qp_xxh64_add(h, w->tensor.data, w->tensor.bytes);
     }
     snprintf(out, 17, "%016" PRIx64, qp_xxh64_value(h));

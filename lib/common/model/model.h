@@ -2,7 +2,7 @@
  *
  * Whatever the file, tensors have the names of the architecture's Hugging Face checkpoints ("model.layers.3.self_attn.q_proj.weight") and its order of
  * rows (GGUF's rotated q and k rows of the llama architecture are put back while reading), always [out, in]. qp_model_part finds them by what they do.
- * A linear layer may be stored quantized (GPTQ tensors beside its name): qp_model_read_rows decodes any storage to float32.
+ * A linear layer may be stored quantized (GPTQ, AWQ, bitsandbytes, compressed-tensors): qp_weight_read_rows decodes any storage to float32.
  * Overlays put an inline quantized model from a stream over its baseline.
  *
  *     struct qp_model *m;
@@ -69,7 +69,7 @@ enum qp_role {
 };
 
 /* How a weight is stored. */
-enum qp_storage { QP_STORE_DENSE /* a dtype of base/tensor.h */, QP_STORE_GPTQ };
+enum qp_storage { QP_STORE_DENSE /* a dtype of base/tensor.h */, QP_STORE_QUANTIZED };
 
 struct qp_weight {            /* a matrix [rows, cols] or a vector (rows = 1) under its canonical name */
     const char *name;
@@ -149,19 +149,19 @@ int qp_model_tokenizer(const struct qp_model *m, struct qp_tokenizer **out, stru
 /* A model that has base's config and weights except those set below. Keeps base alive by a reference; free both in any order. */
 int qp_model_overlay(struct qp_model **out, struct qp_model *base, struct qp_err *err) QP_MUST_USE;
 
-/* One linear layer in GPTQ's own layout (PyTorch names: qweight int32 [in*bits/32, out], qzeros int32 [groups, out*bits/32] with zero
- * itself stored ("gptq_v2") or zero-1 ("gptq"), scales f16 [groups, out], g_idx int32 [in]). 2, 3, 4 and 8 bits; ragged last group. */
-struct qp_gptq_tensors {
-    int64_t rows, cols; /* out, in */
-    int bits;
-    int64_t group_size; /* cols for whole rows */
-    bool zero_minus_one; /* checkpoint_format "gptq" */
-    const int32_t *qweight, *qzeros, *g_idx;
-    const uint16_t *scales;
-    int64_t n_groups;
+/* What the tensors of a quantized layer leave open. */
+struct qp_part_hints {
+    bool zero_minus_one;      /* GPTQ: checkpoint_format "gptq", zero points less one */
+    int64_t group_size;       /* of grids whose last group is shorter; 0: not known */
+    double outlier_threshold; /* LLM.int8(), 8-bit rows: 0: none */
 };
-/* Replaces weight `name` ("model.layers.0.mlp.up_proj.weight"); copies the arrays. Checks shapes, g_idx range, finite scales. */
-int qp_model_set_gptq(struct qp_model *overlay, const char *name, const struct qp_gptq_tensors *t, struct qp_err *err) QP_MUST_USE;
+#define QP_MAX_PARTS 8        /* tensors of a quantized layer */
+/* Replaces weight `name` ("model.layers.0.mlp.up_proj.weight") by the tensors of a quantized layer, as checkpoints hold them: parts[i].name is what stands in
+ * place of "weight" ("qweight", "weight.absmax", ...). Which layout it is follows from names and types (GPTQ, bitsandbytes, compressed-tensors). Copies. Checks
+ * shapes, indices, finite scales. */
+int qp_model_set_parts(struct qp_model *overlay, const char *name, const struct qp_tensor *parts, size_t n, const struct qp_part_hints *hints, struct qp_err *err) QP_MUST_USE;
+/* True when they are all that such a layer needs; false while some are to come. */
+bool qp_parts_are_whole(const struct qp_tensor *parts, size_t n);
 /* Replaces weight `name` by float16 or bfloat16 or float32 values; copies. */
 int qp_model_set_dense(struct qp_model *overlay, const char *name, const struct qp_tensor *t, struct qp_err *err) QP_MUST_USE;
 

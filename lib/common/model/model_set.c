@@ -1,5 +1,6 @@
 #include "model/model_set.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,9 +20,7 @@ struct piece {
 struct entry {
     struct qp_model_entry pub;
     bool inline_;
-    int bits;
-    int64_t group_size;
-    bool minus_one;
+    struct qp_part_hints hints;
     struct piece *pieces;
     size_t n, cap;
 };
@@ -132,17 +131,15 @@ static int read_inline_config(struct entry *e, const struct qp_record *rec, stru
 {
     struct qp_record c;
     const char *method = "", *format = "gptq_v2";
-    int64_t bits = 0;
     int r = qp_record_map(rec, "config", &c, err);
     if (r <= 0)
         return r < 0 ? r : qp_err_set(err, QP_E_INPUT, "model record: inline model '%s' has no config", e->pub.id);
     if (qp_record_need_str(&c, "quant_method", &method, err) || qp_record_str(&c, "checkpoint_format", &format, err) < 0 ||
-        qp_record_i64(&c, "bits", &bits, err) < 0 || qp_record_i64(&c, "group_size", &e->group_size, err) < 0)
+        qp_record_i64(&c, "group_size", &e->hints.group_size, err) < 0 || qp_record_f64(&c, "llm_int8_threshold", &e->hints.outlier_threshold, err) < 0)
         return err->code;
-    if (strcmp(method, "gptq") && strcmp(method, "none"))
-        return qp_err_set(err, QP_E_INPUT, "model '%s': quant_method '%s' is not supported; supported: gptq", e->pub.id, method);
-    e->bits = (int)bits;
-    e->minus_one = !strcmp(format, "gptq");
+    if (strcmp(format, "gptq") && strcmp(format, "gptq_v2"))
+        return qp_err_set(err, QP_E_INPUT, "model '%s': checkpoint_format '%s' is not supported; supported: gptq, gptq_v2", e->pub.id, format);
+    e->hints.zero_minus_one = !strcmp(format, "gptq");
     return 0;
 }
 
@@ -212,47 +209,63 @@ static int new_piece(struct entry *e, const struct qp_record *rec, const char *n
     return p.name && p.data ? 0 : QP_E_RESOURCE;
 }
 
-static struct piece *find_piece(struct entry *e, const char *module, const char *part)
+static struct piece *find_piece(struct entry *e, const char *name)
 {
-    size_t n = strlen(module);
     for (size_t i = e->n; i-- > 0;)
-        if (!strncmp(e->pieces[i].name, module, n) && !strcmp(e->pieces[i].name + n, part))
+        if (!strcmp(e->pieces[i].name, name))
             return &e->pieces[i];
     return NULL;
 }
 
-/* Once the four GPTQ tensors of a module are whole, they become a weight, and their copies are dropped. */
-static int complete_gptq(struct entry *e, const char *name, struct qp_err *err)
+/* The weight that a tensor belongs to: MODULE.weight of MODULE.qweight, MODULE.weight.absmax, ...; *part: what stands behind "MODULE.". */
+static int find_weight(struct entry *e, const char *name, char weight[264], const char **part, struct qp_err *err)
 {
-    static const char *const parts[] = {"qweight", "qzeros", "scales", "g_idx"};
-    const char *dot = strrchr(name, '.');
-    char module[256], weight[264];
-    struct piece *p[4];
-    if (!dot || (size_t)(dot - name) + 2 > sizeof module)
-        return qp_err_set(err, QP_E_INPUT, "tensor '%s' of model '%s': not a name of this model", name, e->pub.id);
-    snprintf(module, sizeof module, "%.*s", (int)(dot - name + 1), name);
-    snprintf(weight, sizeof weight, "%sweight", module);
-    for (int i = 0; i < 4; i++)
-        if (!(p[i] = find_piece(e, module, parts[i])) || p[i]->have < p[i]->t.bytes)
+    const char *dot = strstr(name, ".weight.") ? strstr(name, ".weight.") : strrchr(name, '.');
+    if (dot && dot - name < 256) {
+        snprintf(weight, 264, "%.*sweight", (int)(dot - name + 1), name);
+        *part = dot + 1;
+        if (qp_model_weight(e->pub.model, weight))
             return 0;
-    const struct qp_weight *w = qp_model_weight(e->pub.model, weight);
-    if (!w)
-        return qp_err_set(err, QP_E_INPUT, "model '%s': the baseline has no weight '%s'", e->pub.id, weight);
-    int64_t groups = p[2]->t.shape[0], rows = w->rows, cols = w->cols;
-    if (p[0]->t.dtype != QP_DT_I32 || p[1]->t.dtype != QP_DT_I32 || p[2]->t.dtype != QP_DT_F16 || p[3]->t.dtype != QP_DT_I32 ||
-        p[0]->t.bytes != (size_t)(cols * e->bits / 32 * rows * 4) || p[2]->t.bytes != (size_t)(groups * rows * 2) ||
-        p[1]->t.bytes != (size_t)(groups * (rows * e->bits / 32) * 4) || p[3]->t.bytes != (size_t)cols * 4)
-        return qp_err_set(err, QP_E_INPUT, "model '%s': the GPTQ tensors of '%s' do not fit %lld x %lld weights of %d bits", e->pub.id, weight, (long long)rows,
-                          (long long)cols, e->bits);
-    struct qp_gptq_tensors t = {.rows = rows, .cols = cols, .bits = e->bits, .group_size = e->group_size, .zero_minus_one = e->minus_one,
-                                .qweight = p[0]->t.data, .qzeros = p[1]->t.data, .g_idx = p[3]->t.data, .scales = p[2]->t.data, .n_groups = groups};
-    int r = qp_model_set_gptq(e->pub.model, weight, &t, err);
-    for (int i = 0; i < 4; i++) { /* keep the name: a second tensor of that name must be refused */
-        qp_free(p[i]->data);
-        p[i]->data = NULL;
-        p[i]->t.data = NULL;
     }
-    return r;
+    return qp_err_set(err, QP_E_INPUT, "tensor '%s' of model '%s': not a name of this model", name, e->pub.id);
+}
+
+/* Once all tensors of a quantized layer have come, they become a weight, and their copies are dropped. */
+static int complete_layer(struct entry *e, const char *name, struct qp_err *err)
+{
+    struct qp_tensor parts[QP_MAX_PARTS];
+    struct piece *from[QP_MAX_PARTS];
+    char weight[264];
+    const char *part;
+    size_t n = 0;
+    if (find_weight(e, name, weight, &part, err))
+        return err->code;
+    size_t stem = strlen(weight) - strlen("weight");
+    for (size_t i = e->n; i-- > 0 && n < QP_MAX_PARTS;) {
+        struct piece *p = &e->pieces[i];
+        if (!strncmp(p->name, weight, stem) && p->data && p->have == p->t.bytes) {
+            from[n] = p;
+            parts[n] = p->t;
+            parts[n++].name = p->name + stem;
+        }
+    }
+    if (!qp_parts_are_whole(parts, n))
+        return 0;
+    int r = qp_model_set_parts(e->pub.model, weight, parts, n, &e->hints, err);
+    for (size_t i = 0; i < n; i++) { /* keep the name: a second tensor of that name must be refused */
+        qp_free(from[i]->data);
+        from[i]->data = NULL;
+        from[i]->t.data = NULL;
+    }
+    return r ? qp_err_context(err, "model '%s'", e->pub.id) : 0;
+}
+
+/* A weight as numbers; a layer's codes may be called ".weight" too. */
+static bool is_dense(const struct piece *p)
+{
+    size_t n = strlen(p->name);
+    bool number = p->t.dtype == QP_DT_F32 || p->t.dtype == QP_DT_F16 || p->t.dtype == QP_DT_BF16;
+    return number && ((n > 7 && !strcmp(p->name + n - 7, ".weight")) || (n > 5 && !strcmp(p->name + n - 5, ".bias")));
 }
 
 static int take_tensor(struct qp_model_set *s, const struct qp_record *rec, struct qp_err *err)
@@ -267,7 +280,7 @@ static int take_tensor(struct qp_model_set *s, const struct qp_record *rec, stru
     struct entry *e = find(s, id);
     if (!e || !e->inline_)
         return qp_err_set(err, QP_E_INPUT, "tensor '%s' belongs to model '%s', which is %s", name, id, e ? "not inline" : "not in the stream");
-    struct piece *p = find_piece(e, name, "");
+    struct piece *p = find_piece(e, name);
     if (!p || offset == 0) {
         if (p)
             return qp_err_set(err, QP_E_INPUT, "tensor '%s' of model '%s' is in the stream twice", name, id);
@@ -281,14 +294,12 @@ static int take_tensor(struct qp_model_set *s, const struct qp_record *rec, stru
     p->have += n;
     if (p->have < p->t.bytes)
         return 0;
-    size_t len = strlen(name);
-    if ((len > 7 && !strcmp(name + len - 7, ".weight")) || (len > 5 && !strcmp(name + len - 5, ".bias"))) {
-        int r = qp_model_set_dense(e->pub.model, name, &p->t, err);
-        qp_free(p->data);
-        p->data = NULL;
-        return r;
-    }
-    return complete_gptq(e, name, err);
+    if (!is_dense(p))
+        return complete_layer(e, name, err);
+    int r = qp_model_set_dense(e->pub.model, name, &p->t, err);
+    qp_free(p->data);
+    p->data = NULL;
+    return r;
 }
 
 int qp_model_set_record(struct qp_model_set *s, const struct qp_record *rec, struct qp_err *err)

@@ -50,28 +50,54 @@ static struct qp_weight_impl *replace(struct qp_model *m, const char *name, int6
     }
     if (!m->base || !w)
         return NULL;
-    if (w->gptq != qp_model_find(m->base, name)->gptq)
-        qp_gptq_store_free(w->gptq);
+    if (w->store != qp_model_find(m->base, name)->store)
+        qp_store_free(w->store);
     qp_free(w->owned);
-    w->gptq = NULL;
+    w->store = NULL;
     w->owned = NULL;
     w->rotated_head_dim = w->parted_head_dim = 0;
     w->turned = w->minus_one = false;
     return w;
 }
 
-int qp_model_set_gptq(struct qp_model *m, const char *name, const struct qp_gptq_tensors *t, struct qp_err *err)
+struct parts {
+    const struct qp_tensor *v;
+    size_t n;
+};
+
+static const struct qp_tensor *find_part(void *ctx, const char *part)
 {
-    struct qp_gptq_store *store;
-    if (qp_gptq_store_new(&store, name, t, true, err))
-        return err ? err->code : QP_E_INPUT;
-    struct qp_weight_impl *w = replace(m, name, t->rows, t->cols, err);
-    if (!w) {
-        qp_gptq_store_free(store);
-        return err ? err->code : QP_E_INPUT;
+    const struct parts *p = ctx;
+    for (size_t i = 0; i < p->n; i++)
+        if (!strcmp(p->v[i].name, part))
+            return &p->v[i];
+    return NULL;
+}
+
+bool qp_parts_are_whole(const struct qp_tensor *parts, size_t n)
+{
+    struct parts p = {parts, n};
+    return qp_store_is_whole(find_part, &p);
+}
+
+int qp_model_set_parts(struct qp_model *m, const char *name, const struct qp_tensor *parts, size_t n, const struct qp_part_hints *hints, struct qp_err *err)
+{
+    struct qp_store *store;
+    struct parts p = {parts, n};
+    struct qp_quant_config c = {.method = QP_QUANT_ANY, .mixed = true, .zero_minus_one = hints->zero_minus_one, .group_size = hints->group_size,
+                                .outlier_threshold = hints->outlier_threshold};
+    struct qp_weight_impl *w = qp_model_find(m, name);
+    if (!w)
+        return qp_err_set(err, QP_E_INPUT, "the model has no weight '%s'", name);
+    int r = qp_store_open(&store, name, w->pub.rows, w->pub.cols, find_part, &p, &c, true, err);
+    if (r <= 0)
+        return r < 0 ? r : qp_err_set(err, QP_E_INPUT, "'%s': its tensors are no quantized layer", name);
+    if (!replace(m, name, w->pub.rows, w->pub.cols, err)) {
+        qp_store_free(store);
+        return err ? err->code : QP_E_INTERNAL;
     }
-    w->gptq = store;
-    w->pub.storage = QP_STORE_GPTQ;
+    w->store = store;
+    w->pub.storage = QP_STORE_QUANTIZED;
     return 0;
 }
 

@@ -59,14 +59,27 @@ static bool makes_scores(enum qp_role role)
     return role == QP_ROLE_Q || role == QP_ROLE_K || role == QP_ROLE_QKV;
 }
 
-static int round_layer(struct run *u, const struct qp_linear *l, struct qp_qlinear *q, const float *w, const struct qp_hessian *hess)
+/* RTN: as the format rounds. Else on the integer grid, by what the method and the activations allow. */
+static int round_layer(struct run *u, const struct qp_linear *l, struct qp_qweight *q, const float *w, const struct qp_hessian *hess)
 {
     const struct qp_gptq_options *o = &u->o->gptq;
-    if (hess && u->o->method == QP_METHOD_GPTQ)
-        return qp_gptq_quantize(q, w, l->weight->rows, hess, o, u->ops, &u->ex, u->err);
-    if (hess && u->o->awq && u->o->awq->clip && !makes_scores(l->role))
-        return qp_awq_round(q, w, l->weight->rows, hess, o->grid, &u->ex, u->err);
-    return qp_rtn_quantize(q, w, l->weight->rows, l->weight->cols, o->grid, &u->ex, u->err);
+    struct qp_qlinear ints;
+    int64_t rows = l->weight->rows, cols = l->weight->cols;
+    bool gptq = hess && u->o->method == QP_METHOD_GPTQ;
+    int r;
+    if (u->o->format.id != QP_FMT_INT)
+        return qp_qweight_quantize(q, &u->o->format, w, rows, cols, &u->ex, u->err);
+    if (gptq)
+        r = qp_gptq_quantize(&ints, w, rows, hess, o, u->ops, &u->ex, u->err);
+    else if (hess && u->o->awq && u->o->awq->clip && !makes_scores(l->role))
+        r = qp_awq_round(&ints, w, rows, hess, o->grid, &u->ex, u->err);
+    else
+        r = qp_rtn_quantize(&ints, w, rows, cols, o->grid, &u->ex, u->err);
+    if (!r) {
+        qp_qweight_take_ints(q, &ints);
+        q->format.permuted = u->o->format.permuted; /* whatever this layer's order: what was declared */
+    }
+    return r;
 }
 
 /* What a report says of AWQ. */
@@ -84,16 +97,16 @@ static void note_awq(const struct run *u, const struct qp_linear *l, struct qp_l
 /* One layer that `tokens` tokens passed: quantize w (overwritten with what was quantized), report. hess NULL: round to nearest. */
 static int quantize_layer(struct run *u, const struct qp_linear *l, int64_t tokens, float *w, const struct qp_hessian *hess, const struct qp_drift *drift, const char *fallback)
 {
-    struct qp_qlinear q;
+    struct qp_qweight q;
     struct qp_layer_report rep = {.name = l->weight->name, .rows = l->weight->rows, .cols = l->weight->cols, .index = u->done++,
                                   .total = (int64_t)qp_model_n_linears(u->m), .tokens = tokens, .expert = l->expert, .fallback = fallback};
+    const struct qp_hessian *known = fallback ? NULL : hess;
     int r = load_weights(u, l, w, drift);
+    r = r ? r : round_layer(u, l, &q, w, known);
     if (r)
         return r;
-    if ((r = round_layer(u, l, &q, w, fallback ? NULL : hess)))
-        return r;
     note_awq(u, l, &rep);
-    r = qp_quant_measure(&rep.error, &q, w, hess && !fallback ? hess : NULL, u->ops, &u->ex, u->err);
+    r = qp_quant_measure(&rep.error, &q, w, known, u->ops, &u->ex, u->err);
     if (hess) {
         rep.hessian_trace = hess->trace;
         rep.damp = fallback ? 0 : hess->damp;
@@ -102,8 +115,8 @@ static int quantize_layer(struct run *u, const struct qp_linear *l, int64_t toke
     if (!r)
         r = u->fn(u->ctx, &rep, &q);
     if (!r)
-        qp_qlinear_decode(&q, w);
-    qp_qlinear_release(&q);
+        qp_qweight_decode(&q, w);
+    qp_qweight_release(&q);
     return r;
 }
 

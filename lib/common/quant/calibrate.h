@@ -10,9 +10,10 @@
 
 #include "model/model.h"
 #include "quant/awq_block.h"
+#include "quant/formats.h"
 #include "quant/gptq.h"
 
-enum qp_quant_method { QP_METHOD_RTN, QP_METHOD_GPTQ };
+enum qp_quant_method { QP_METHOD_RTN /* each weight as its format rounds */, QP_METHOD_GPTQ };
 
 struct qp_calibration {
     const int32_t *ids; /* [n_seq, len] */
@@ -30,6 +31,7 @@ struct qp_quantize_blocks {
 
 struct qp_quantize_options {
     enum qp_quant_method method;
+    struct qp_format format;     /* what each layer becomes; RTN alone: other than INT, whose grid is gptq.grid */
     struct qp_gptq_options gptq;
     double damp;         /* share of the mean diagonal to begin with */
     bool act_order;
@@ -55,7 +57,7 @@ struct qp_layer_report {
 };
 
 /* Called for each layer in order; q is the callee's to read only. Non-zero (a QP_E_*) stops the run. */
-typedef int qp_layer_fn(void *ctx, const struct qp_layer_report *report, const struct qp_qlinear *q);
+typedef int qp_layer_fn(void *ctx, const struct qp_layer_report *report, const struct qp_qweight *q);
 
 /* cal may be NULL for QP_METHOD_RTN. */
 int qp_quantize_model(const struct qp_model *m, const struct qp_calibration *cal, const struct qp_quantize_options *o, const struct qp_ops *ops, struct qp_pool *pool,

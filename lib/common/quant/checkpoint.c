@@ -24,32 +24,48 @@ static struct qp_ck_slot *find(const struct qp_checkpoint *ck, const char *weigh
     return NULL;
 }
 
-static int decoded_sum(uint64_t *sum, const struct qp_qlinear *q, struct qp_err *err)
+static int decoded_sum(uint64_t *sum, const struct qp_qweight *q, struct qp_err *err)
 {
     float *w = qp_alloc_n((size_t)(q->rows * q->cols), sizeof *w, "weights", err);
     if (!w)
         return QP_E_RESOURCE;
-    qp_qlinear_decode(q, w);
+    qp_qweight_decode(q, w);
     *sum = qp_xxh64(w, (size_t)(q->rows * q->cols) * sizeof *w);
     qp_free(w);
     return 0;
 }
 
-int qp_checkpoint_add(struct qp_checkpoint *ck, const char *weight, const struct qp_qlinear *q, const void *note, size_t note_bytes, struct qp_err *err)
+/* A layer that was kept in 16 bits is a dense weight. */
+static int add_kept(struct qp_checkpoint *ck, const struct qp_qweight *q, const char *weight, const void *note, size_t note_bytes, struct qp_err *err)
 {
+    struct qp_ck_slot *s = find(ck, weight, false, err);
+    float *w = s ? qp_alloc_n((size_t)(q->rows * q->cols), sizeof *w, "weights", err) : NULL;
+    if (!w)
+        return err->code;
+    qp_qweight_decode(q, w);
+    int r = qp_ck_write_dense(ck, s, w, err);
+    r = r ? r : qp_ck_journal_slot(ck, s, note, note_bytes, err);
+    s->done = !r;
+    qp_free(w);
+    return r;
+}
+
+int qp_checkpoint_add(struct qp_checkpoint *ck, const char *weight, const struct qp_qweight *q, const void *note, size_t note_bytes, struct qp_err *err)
+{
+    struct qp_parts parts;
+    if (q->format.id == QP_FMT_F16 || q->format.id == QP_FMT_BF16)
+        return add_kept(ck, q, weight, note, note_bytes, err);
     struct qp_ck_slot *s = find(ck, weight, true, err);
-    const void *data[QP_LAYOUT_PARTS] = {0};
-    void *block = NULL;
     if (!s)
         return err->code;
     if (s->done || q->rows != s->w->rows || q->cols != s->w->cols)
         return qp_err_set(err, QP_E_INTERNAL, "layer '%s' came %s", weight, s->done ? "twice" : "in another shape");
-    if (decoded_sum(&s->sum, q, err) || ck->o.layout->pack(&ck->o.quant, q, data, &block, err))
+    if (decoded_sum(&s->sum, q, err) || qp_pack(ck->o.layout->packing(&ck->o.quant), &q->format, q->rows, q->cols, q, &parts, err))
         return err->code;
-    int r = 0;
+    int r = parts.n == s->n ? 0 : qp_err_set(err, QP_E_INTERNAL, "layer '%s' came in another format", weight);
     for (size_t i = 0; i < s->n && !r; i++)
-        r = qp_ck_put(ck, s->first + i, 0, data[i], ck->decl[s->first + i].bytes, err);
-    qp_free(block);
+        r = qp_ck_put(ck, s->first + i, 0, parts.v[i].data, ck->decl[s->first + i].bytes, err);
+    qp_parts_release(&parts);
     r = r ? r : qp_ck_journal_slot(ck, s, note, note_bytes, err);
     s->done = !r;
     return r;

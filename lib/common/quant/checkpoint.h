@@ -1,7 +1,7 @@
 /* Writing a checkpoint: a Hugging Face folder with config.json, the weights in one safetensors file or several with an index, and the tokenizer's files.
  * All tensors are declared when it is opened; their data comes in any order. The folder is written under a temporary name, read back and compared, renamed.
  *
- *     qp_checkpoint_open(&ck, "out", model, &(struct qp_checkpoint_options){.layout = &qp_layout_gptq, .quant = {.grid = grid}}, &err);
+ *     qp_checkpoint_open(&ck, "out", model, &(struct qp_checkpoint_options){.layout = &qp_layout_gptq, .quant = {.format = format}}, &err);
  *     for (l = qp_checkpoint_blocks(ck); l < n_layers; l++) {
  *         qp_checkpoint_add(ck, "model.layers.0.mlp.up_proj.weight", &q, NULL, 0, &err); // each quantized layer once
  *         qp_checkpoint_set_dense(ck, "model.layers.0.input_layernorm.weight", v, &err); // where a weight that stays dense has changed
@@ -36,7 +36,7 @@ int qp_checkpoint_open(struct qp_checkpoint **out, const char *path, const struc
 int64_t qp_checkpoint_blocks(const struct qp_checkpoint *ck);
 const char *qp_checkpoint_part(const struct qp_checkpoint *ck); /* "PATH.part" */
 /* note: bytes of the caller's, which a run that goes on gets back. */
-int qp_checkpoint_add(struct qp_checkpoint *ck, const char *weight, const struct qp_qlinear *q, const void *note, size_t note_bytes, struct qp_err *err) QP_MUST_USE;
+int qp_checkpoint_add(struct qp_checkpoint *ck, const char *weight, const struct qp_qweight *q, const void *note, size_t note_bytes, struct qp_err *err) QP_MUST_USE;
 /* values [rows, cols] of a weight that stays dense; float16 must hold them. */
 int qp_checkpoint_set_dense(struct qp_checkpoint *ck, const char *weight, const float *values, struct qp_err *err) QP_MUST_USE;
 /* Block l is done: its layers, and streams [n_streams][n], what the next one gets. */

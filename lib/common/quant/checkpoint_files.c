@@ -16,20 +16,17 @@
 
 /* ---- declarations ---- */
 
-static int declare(struct qp_checkpoint *ck, const char *weight, const struct qp_layout_part *p, struct qp_err *err)
+/* part: what stands in place of "weight" at the end of the weight's name; NULL: the weight itself. */
+static int declare(struct qp_checkpoint *ck, const char *weight, const char *part, const struct qp_tensor *like, struct qp_err *err)
 {
     struct qp_buf name = QP_BUF_INIT;
-    qp_buf_addf(&name, "%.*s%s", (int)(strlen(weight) - (strcmp(p->suffix, "") ? strlen("weight") : 0)), weight, p->suffix);
+    qp_buf_addf(&name, "%.*s%s", (int)(strlen(weight) - (part ? strlen("weight") : 0)), weight, part ? part : "");
     char *copy = qp_buf_check(&name, err) ? NULL : qp_strdup(name.data, err);
     qp_buf_release(&name);
     if (!copy)
         return QP_E_RESOURCE;
-    struct qp_tensor *t = &ck->decl[ck->n_decl++];
-    *t = (struct qp_tensor){.name = copy, .dtype = p->dtype, .ndim = p->ndim, .bytes = (size_t)qp_dtype_info[p->dtype].block_bytes};
-    for (int i = 0; i < p->ndim; i++) {
-        t->shape[i] = p->shape[i];
-        t->bytes *= (size_t)p->shape[i];
-    }
+    ck->decl[ck->n_decl] = *like;
+    ck->decl[ck->n_decl++].name = copy;
     return 0;
 }
 
@@ -38,22 +35,23 @@ static int declare_dense(struct qp_checkpoint *ck, struct qp_ck_slot *s, struct 
     const struct qp_weight *w = s->w;
     int64_t first = w->transposed ? w->cols : w->rows, second = w->transposed ? w->rows : w->cols;
     bool matrix = w->rows > 1 || w->one_row;
-    struct qp_layout_part p = {"", QP_DT_F16, matrix ? 2 : 1, {matrix ? first : w->cols, second}};
+    struct qp_tensor t = {.dtype = QP_DT_F16, .ndim = matrix ? 2 : 1, .shape = {matrix ? first : w->cols, matrix ? second : 0}, .bytes = (size_t)(w->rows * w->cols) * 2};
     s->first = ck->n_decl;
     s->n = 1;
-    return declare(ck, w->name, &p, err);
+    return declare(ck, w->name, NULL, &t, err);
 }
 
-static int declare_layer(struct qp_checkpoint *ck, struct qp_ck_slot *s, struct qp_err *err)
+static int declare_layer(struct qp_checkpoint *ck, struct qp_ck_slot *s, const struct qp_format *f, struct qp_err *err)
 {
-    struct qp_layout_part parts[QP_LAYOUT_PARTS];
-    int n = ck->o.layout->declare(&ck->o.quant, s->w, parts, err);
+    struct qp_parts parts;
+    if (qp_pack(ck->o.layout->packing(&ck->o.quant), f, s->w->rows, s->w->cols, NULL, &parts, err))
+        return qp_err_context(err, "'%s' as a %s checkpoint", s->w->name, ck->o.layout->name);
     s->first = ck->n_decl;
-    s->n = (size_t)(n > 0 ? n : 0);
-    for (int i = 0; i < n; i++)
-        if (declare(ck, s->w->name, &parts[i], err))
+    s->n = parts.n;
+    for (size_t i = 0; i < parts.n; i++)
+        if (declare(ck, s->w->name, parts.v[i].name, &parts.v[i], err))
             return err->code;
-    return n < 0 ? n : 0;
+    return 0;
 }
 
 static int by_slot_name(const void *name, const void *slot)
@@ -66,14 +64,15 @@ struct qp_ck_slot *qp_ck_find(const struct qp_checkpoint *ck, const char *weight
     return bsearch(weight, ck->slots, ck->n_slots, sizeof *ck->slots, by_slot_name);
 }
 
-/* A layer that the layout leaves as it is becomes a dense weight. */
+/* A layer that is kept in 16 bits becomes a dense weight. */
 static int declare_layers(struct qp_checkpoint *ck, struct qp_err *err)
 {
     for (size_t i = 0; i < qp_model_n_linears(ck->m) && ck->o.layout; i++) {
         struct qp_ck_slot *s = qp_ck_find(ck, qp_model_linear(ck->m, i)->weight->name);
-        if (declare_layer(ck, s, err))
+        const struct qp_format *f = qp_layout_format(&ck->o.quant, i);
+        s->quantized = f->id != QP_FMT_F16 && f->id != QP_FMT_BF16;
+        if (s->quantized && declare_layer(ck, s, f, err))
             return err->code;
-        s->quantized = s->n > 0;
     }
     return 0;
 }
@@ -82,7 +81,7 @@ int qp_ck_declare(struct qp_checkpoint *ck, struct qp_err *err)
 {
     size_t n = qp_model_n_weights(ck->m);
     ck->slots = qp_zalloc(n * sizeof *ck->slots, "tensor list", err);
-    ck->decl = qp_zalloc((n + qp_model_n_linears(ck->m) * QP_LAYOUT_PARTS) * sizeof *ck->decl, "tensor list", err);
+    ck->decl = qp_zalloc((n + qp_model_n_linears(ck->m) * QP_MAX_PARTS) * sizeof *ck->decl, "tensor list", err);
     if (!ck->slots || !ck->decl)
         return QP_E_RESOURCE;
     for (ck->n_slots = 0; ck->n_slots < n; ck->n_slots++)

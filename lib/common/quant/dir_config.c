@@ -69,7 +69,7 @@ static int check_expressible(const struct qp_model *m, struct qp_err *err)
 static int write_configs(const char *dir, const struct qp_model *m, const struct qp_checkpoint_options *o, struct qp_err *err)
 {
     char *source = qp_path_join(qp_model_path(m), "config.json", err);
-    json_t *config = source ? json_load_file(source, 0, NULL) : NULL, *quant = o->layout ? o->layout->config(&o->quant) : NULL;
+    json_t *config = source ? json_load_file(source, 0, NULL) : NULL, *quant = o->layout ? o->layout->config(&o->quant, m) : NULL;
     qp_free(source);
     if (!config && check_expressible(m, err)) {
         json_decref(quant);

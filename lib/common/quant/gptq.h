@@ -4,6 +4,7 @@
 #ifndef QP_QUANT_GPTQ_H
 #define QP_QUANT_GPTQ_H
 
+#include "quant/formats.h"
 #include "quant/hessian.h"
 #include "quant/qlinear.h"
 
@@ -28,7 +29,7 @@ int qp_rtn_quantize(struct qp_qlinear *q, const float *w, int64_t rows, int64_t 
 /* Coordinate descent on q in place (qp_gptq_quantize calls it). */
 int qp_gptq_refine(struct qp_qlinear *q, const float *w, const struct qp_hessian *h, int sweeps, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err) QP_MUST_USE;
 /* h NULL: unweighted. */
-int qp_quant_measure(struct qp_quant_error *e, const struct qp_qlinear *q, const float *w, const struct qp_hessian *h, const struct qp_ops *ops, struct qp_exec *ex,
+int qp_quant_measure(struct qp_quant_error *e, const struct qp_qweight *q, const float *w, const struct qp_hessian *h, const struct qp_ops *ops, struct qp_exec *ex,
                      struct qp_err *err) QP_MUST_USE;
 
 #endif

@@ -1,4 +1,4 @@
-/* A quantized linear layer: integer codes with a scale and a zero point for each group of inputs, and its layout in GPTQ checkpoints.
+/* A linear layer on an integer grid: codes with a scale and a zero point for each group of inputs.
  * w[o,i] = scale[o,g] * (code[o,i] - zero[o,g]), g = g_idx[i]. Scales are float16 values: what a checkpoint holds is what was searched. */
 #ifndef QP_QUANT_QLINEAR_H
 #define QP_QUANT_QLINEAR_H
@@ -46,8 +46,5 @@ static inline int qp_grid_code(float w, float inv_scale, int zero, int max)
 
 /* w [rows, cols] float32 */
 void qp_qlinear_decode(const struct qp_qlinear *q, float *w);
-
-/* GPTQ tensors (model/model.h describes the layout), newly allocated in one block: free with qp_free(t->qweight). v1 stores zero-1. */
-int qp_qlinear_pack(const struct qp_qlinear *q, bool v1, struct qp_gptq_tensors *t, struct qp_err *err) QP_MUST_USE;
 
 #endif

@@ -161,7 +161,7 @@ static double inner(const float *a, const float *b, int64_t n)
     return s;
 }
 
-int qp_quant_measure(struct qp_quant_error *e, const struct qp_qlinear *q, const float *w, const struct qp_hessian *h, const struct qp_ops *ops, struct qp_exec *ex,
+int qp_quant_measure(struct qp_quant_error *e, const struct qp_qweight *q, const float *w, const struct qp_hessian *h, const struct qp_ops *ops, struct qp_exec *ex,
                      struct qp_err *err)
 {
     int64_t n = q->rows * q->cols;
@@ -171,7 +171,7 @@ int qp_quant_measure(struct qp_quant_error *e, const struct qp_qlinear *q, const
         qp_free(prod);
         return QP_E_RESOURCE;
     }
-    qp_qlinear_decode(q, diff);
+    qp_qweight_decode(q, diff);
     for (int64_t i = 0; i < n; i++)
         diff[i] -= w[i];
     double squares = inner(diff, diff, n), num = squares, den = h ? 0 : inner(w, w, n);

@@ -58,46 +58,52 @@ static void test_halves(void **s)
     assert_true(isnan(qp_bf16_to_f32(qp_f32_to_bf16(NAN))));
 }
 
+struct parts {
+    struct qp_tensor v[4];
+};
+
+static const struct qp_tensor *find_part(void *ctx, const char *part)
+{
+    const struct parts *p = ctx;
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(p->v[i].name, part))
+            return &p->v[i];
+    return NULL;
+}
+
 /* Version 1 by whole words, as GPTQModel writes it: a zero point of 0 borrows from its neighbour and must be put right. */
 static void test_gptq_zeros(void **s)
 {
     (void)s;
     enum { ROWS = 8, COLS = 8 };
-    int32_t qweight[ROWS], g_idx[COLS] = {0};
+    int32_t qweight[ROWS], g_idx[COLS] = {0}, qzeros = 0;
     uint16_t scales[ROWS];
     const uint32_t zeros = 0x80f17250u;
     struct qp_err err = {0};
+    struct parts t = {{{.name = "qweight", .dtype = QP_DT_I32, .ndim = 2, .shape = {1, ROWS}, .data = qweight, .bytes = sizeof qweight},
+                       {.name = "qzeros", .dtype = QP_DT_I32, .ndim = 2, .shape = {1, 1}, .data = &qzeros, .bytes = 4},
+                       {.name = "scales", .dtype = QP_DT_F16, .ndim = 2, .shape = {1, ROWS}, .data = scales, .bytes = sizeof scales},
+                       {.name = "g_idx", .dtype = QP_DT_I32, .ndim = 1, .shape = {COLS}, .data = g_idx, .bytes = sizeof g_idx}}};
     for (int o = 0; o < ROWS; o++) {
         qweight[o] = (int32_t)0x76543210; /* input i has code i */
         scales[o] = qp_f32_to_f16(0.5f);
     }
     for (int v1 = 0; v1 < 2; v1++) {
-        int32_t qzeros = (int32_t)(v1 ? zeros - 0x11111111u : zeros);
-        struct qp_gptq_tensors t = {.rows = ROWS, .cols = COLS, .bits = 4, .group_size = COLS, .zero_minus_one = v1, .qweight = qweight, .qzeros = &qzeros,
-                                    .g_idx = g_idx, .scales = scales, .n_groups = 1};
-        struct qp_weight_impl w = {.pub = {.rows = ROWS, .cols = COLS}};
+        qzeros = (int32_t)(v1 ? zeros - 0x11111111u : zeros);
+        struct qp_quant_config c = {.method = QP_QUANT_GPTQ, .bits = 4, .group_size = COLS, .zero_minus_one = v1};
+        struct qp_store *store;
         float x[ROWS * COLS];
-        assert_int_equal(qp_gptq_store_new(&w.gptq, "w", &t, true, &err), 0);
-        qp_gptq_read_rows(&w, 0, ROWS, x);
+        assert_int_equal(qp_store_open(&store, "m.weight", ROWS, COLS, find_part, &t, &c, true, &err), 1);
+        assert_int_equal(qp_store_read_rows(store, 0, ROWS, x, &err), 0);
         for (int o = 0; o < ROWS; o++)
             for (int i = 0; i < COLS; i++)
                 assert_true(x[o * COLS + i] == 0.5f * (float)(i - (int)(zeros >> (4 * o) & 15)));
-        struct qp_codes c;
-        uint8_t codes[ROWS * COLS];
-        float group_scale[ROWS], group_zero[ROWS];
-        w.pub.impl = &w;
-        qp_weight_codes(&w.pub, &c);
-        assert_true(c.kind == QP_CODES_INT && c.bits == 4 && c.n_groups == 1 && c.group_size == COLS && !c.g_idx);
-        qp_weight_read_codes(&w.pub, 0, ROWS, codes, group_scale, group_zero);
-        for (int k = 0; k < ROWS * COLS; k++)
-            assert_true(x[k] == group_scale[k / COLS] * ((float)codes[k] - group_zero[k / COLS]));
-        qp_gptq_store_free(w.gptq);
+        qp_store_free(store);
     }
     g_idx[3] = 1;
-    int32_t qzeros = 0;
-    struct qp_gptq_tensors t = {.rows = ROWS, .cols = COLS, .bits = 4, .qweight = qweight, .qzeros = &qzeros, .g_idx = g_idx, .scales = scales, .n_groups = 1};
-    struct qp_gptq_store *store;
-    assert_int_equal(qp_gptq_store_new(&store, "w", &t, true, &err), QP_E_INPUT);
+    struct qp_quant_config c = {.method = QP_QUANT_GPTQ, .bits = 4};
+    struct qp_store *store;
+    assert_int_equal(qp_store_open(&store, "m.weight", ROWS, COLS, find_part, &t, &c, true, &err), QP_E_INPUT);
     assert_non_null(strstr(err.text, "g_idx of input 3"));
 }
 

@@ -17,7 +17,7 @@
 #include "quant/gptq.h"
 
 static char folder[] = "/tmp/qp-ck-XXXXXX";
-static const struct qp_grid grid = {.bits = 4, .group_size = 8, .sym = true};
+static const struct qp_format format = {.id = QP_FMT_INT, .grid = {.bits = 4, .group_size = 8, .sym = true}};
 
 static struct qp_model *open_model(const char *name)
 {
@@ -34,20 +34,20 @@ static struct qp_checkpoint *open_checkpoint(const struct qp_model *m, const cha
 {
     struct qp_err err = {0};
     struct qp_checkpoint *ck;
-    struct qp_checkpoint_options o = {.layout = &qp_layout_gptq, .quant = {.grid = grid}, .shard_bytes = shard_bytes};
+    struct qp_checkpoint_options o = {.layout = &qp_layout_gptq, .quant = {.format = format}, .shard_bytes = shard_bytes};
     if (qp_checkpoint_open(&ck, path, m, &o, &err))
         fail_msg("%s", err.text);
     return ck;
 }
 
 /* w [rows, cols] becomes what its codes say. */
-static void quantize(const struct qp_weight *from, struct qp_qlinear *q, float *w)
+static void quantize(const struct qp_weight *from, struct qp_qweight *q, float *w)
 {
     struct qp_exec ex = {0};
     struct qp_err err = {0};
     assert_int_equal(qp_weight_read_rows(from, 0, from->rows, w, &err), 0);
-    assert_int_equal(qp_rtn_quantize(q, w, from->rows, from->cols, grid, &ex, &err), 0);
-    qp_qlinear_decode(q, w);
+    assert_int_equal(qp_qweight_quantize(q, &format, w, from->rows, from->cols, &ex, &err), 0);
+    qp_qweight_decode(q, w);
     qp_exec_release(&ex);
 }
 
@@ -78,11 +78,11 @@ static void test_any_order(void **in)
         assert_int_equal(qp_checkpoint_set_dense(ck, "model.norm.weight", norm, &err), 0);
         for (size_t i = n; i-- > 0;) {
             const struct qp_weight *w = qp_model_linear(m, i)->weight;
-            struct qp_qlinear q;
+            struct qp_qweight q;
             values[i] = malloc((size_t)(w->rows * w->cols) * sizeof(float));
             quantize(w, &q, values[i]);
             assert_int_equal(qp_checkpoint_add(ck, w->name, &q, NULL, 0, &err), 0);
-            qp_qlinear_release(&q);
+            qp_qweight_release(&q);
         }
         assert_int_not_equal(access(path, F_OK), 0); /* nothing under the final name before the end */
         if (qp_checkpoint_commit(ck, &err))
@@ -110,7 +110,7 @@ static void test_refused(void **in)
     const struct qp_weight *w = qp_model_linear(m, 0)->weight;
     char path[64];
     float *x = malloc((size_t)(w->rows * w->cols) * sizeof *x), big[256] = {70000};
-    struct qp_qlinear q;
+    struct qp_qweight q;
     snprintf(path, sizeof path, "%s/refused", folder);
     struct qp_checkpoint *ck = open_checkpoint(m, path, 0);
     quantize(w, &q, x);
@@ -131,11 +131,11 @@ static void test_refused(void **in)
     snprintf(path, sizeof path, "%s/refused/x", folder);
     mkdir(path, 0777);
     snprintf(path, sizeof path, "%s/refused", folder);
-    struct qp_checkpoint_options o = {.layout = &qp_layout_gptq, .quant = {.grid = grid}};
+    struct qp_checkpoint_options o = {.layout = &qp_layout_gptq, .quant = {.format = format}};
     err = (struct qp_err){0};
     assert_int_equal(qp_checkpoint_open(&ck, path, m, &o, &err), QP_E_RESOURCE);
     assert_non_null(strstr(err.text, "exists already"));
-    qp_qlinear_release(&q);
+    qp_qweight_release(&q);
     free(x);
     qp_model_free(m);
 }

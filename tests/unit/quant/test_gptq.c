@@ -169,9 +169,11 @@ static double run_error(struct fixture *f, const float *w, int64_t rows, const s
         assert_int_equal(qp_rtn_quantize(&q, w, rows, h->n, o->grid, &f->ex, &err), 0);
     else
         assert_int_equal(qp_gptq_quantize(&q, w, rows, h, o, &f->ops, &f->ex, &err), 0);
-    assert_int_equal(qp_quant_measure(&e, &q, w, h, &f->ops, &f->ex, &err), 0);
+    struct qp_qweight any;
+    qp_qweight_take_ints(&any, &q);
+    assert_int_equal(qp_quant_measure(&e, &any, w, h, &f->ops, &f->ex, &err), 0);
     assert_true(e.mse > 0 && fabs(e.snr_db + 10 * log10(e.rel_error)) < 1e-9);
-    qp_qlinear_release(&q);
+    qp_qweight_release(&any);
     return e.rel_error;
 }
 
@@ -211,15 +213,16 @@ static void test_measure_is_the_output_error(void **in)
     int64_t rows = 5, cols = 96, tokens = 150;
     float *w = floats(rows * cols), *x = floats(tokens * cols), *d = floats(rows * cols);
     struct qp_hessian h;
-    struct qp_qlinear q;
+    struct qp_qweight q;
+    const struct qp_format format = {.id = QP_FMT_INT, .grid = {.bits = 3, .group_size = 32}};
     struct qp_quant_error e, plain;
     struct qp_err err = {0};
     make_data(3, w, rows, x, tokens, cols);
     assert_int_equal(qp_hessian_init(&h, x, tokens, cols, QP_COMPUTE_F32, &f->ops, &f->ex, &err), 0);
-    assert_int_equal(qp_rtn_quantize(&q, w, rows, cols, (struct qp_grid){.bits = 3, .group_size = 32}, &f->ex, &err), 0);
+    assert_int_equal(qp_qweight_quantize(&q, &format, w, rows, cols, &f->ex, &err), 0);
     assert_int_equal(qp_quant_measure(&e, &q, w, &h, &f->ops, &f->ex, &err), 0);
     assert_int_equal(qp_quant_measure(&plain, &q, w, NULL, &f->ops, &f->ex, &err), 0);
-    qp_qlinear_decode(&q, d);
+    qp_qweight_decode(&q, d);
     double num = 0, den = 0, squares = 0, weight = 0;
     for (int64_t t = 0; t < tokens; t++)
         for (int64_t r = 0; r < rows; r++) {
@@ -238,7 +241,7 @@ static void test_measure_is_the_output_error(void **in)
     assert_true(fabs(e.rel_error / (num / den) - 1) < 1e-3);
     assert_true(fabs(e.mse / (squares / (double)(rows * cols)) - 1) < 1e-6 && e.mse == plain.mse);
     assert_true(fabs(plain.rel_error / (squares / weight) - 1) < 1e-6);
-    qp_qlinear_release(&q);
+    qp_qweight_release(&q);
     qp_hessian_release(&h);
     qp_free(w);
     qp_free(x);

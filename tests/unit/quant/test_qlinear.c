@@ -1,4 +1,4 @@
-/* Grids, rounding to nearest, and the packed layout. */
+/* Grids, and rounding to nearest. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -119,92 +119,12 @@ static void test_search(void **in)
                 }
 }
 
-static uint32_t field(const int32_t *p, int64_t step, int64_t i, int bits)
-{
-    uint32_t v = 0;
-    for (int b = 0; b < bits; b++) { /* bit by bit: independent of how words are cut */
-        int64_t bit = i * bits + b;
-        v |= (((uint32_t)p[bit / 32 * step] >> (bit % 32)) & 1u) << b;
-    }
-    return v;
-}
-
-static struct qp_qlinear random_layer(int64_t rows, int64_t cols, struct qp_grid grid)
-{
-    struct qp_qlinear q;
-    struct qp_err err = {0};
-    assert_int_equal(qp_qlinear_init(&q, rows, cols, grid, &err), 0);
-    for (int64_t i = 0; i < rows * cols; i++)
-        q.codes[i] = (uint8_t)((uint32_t)(state = state * 6364136223846793005u + 1) >> 7 & ((1u << grid.bits) - 1));
-    for (int64_t i = 0; i < rows * q.n_groups; i++) {
-        q.scales[i] = qp_f16_to_f32(qp_f32_to_f16(0.01f + fabsf(uniform())));
-        q.zeros[i] = (uint8_t)((uint32_t)(state = state * 6364136223846793005u + 1) >> 9 & ((1u << grid.bits) - 1));
-        if (grid.sym)
-            q.zeros[i] = (uint8_t)(1 << (grid.bits - 1));
-    }
-    return q;
-}
-
-/* Each field where the layout says it is, at all widths, with a ragged last group and a shuffled g_idx. */
-static void test_pack_layout(void **in)
-{
-    (void)in;
-    const int bits[] = {2, 3, 4, 8};
-    for (int b = 0; b < 4; b++)
-        for (int64_t size = 0; size <= 64; size += 32) {
-            struct qp_err err = {0};
-            struct qp_gptq_tensors t;
-            struct qp_qlinear q = random_layer(64, 160, (struct qp_grid){.bits = bits[b], .group_size = size});
-            for (int64_t i = 0; i < 160; i++)
-                q.g_idx[i] = (int32_t)((i * 7) % 160 / (size ? size : 160));
-            assert_int_equal(qp_qlinear_pack(&q, false, &t, &err), 0);
-            assert_int_equal(t.n_groups, size ? (160 + size - 1) / size : 1);
-            assert_int_equal(t.group_size, size ? size : 160);
-            for (int64_t o = 0; o < 64; o++) {
-                for (int64_t i = 0; i < 160; i++)
-                    assert_int_equal(field(t.qweight + o, 64, i, bits[b]), q.codes[o * 160 + i]);
-                for (int64_t g = 0; g < t.n_groups; g++) {
-                    assert_int_equal(field(t.qzeros + g * 64 * bits[b] / 32, 1, o, bits[b]), q.zeros[o * q.n_groups + g]);
-                    assert_true(qp_f16_to_f32(t.scales[g * 64 + o]) == q.scales[o * q.n_groups + g]);
-                }
-            }
-            assert_memory_equal(t.g_idx, q.g_idx, 160 * sizeof *t.g_idx);
-            qp_free((void *)(uintptr_t)t.qweight);
-            qp_qlinear_release(&q);
-        }
-}
-
-/* Version 1 stores zero - 1; in 4 bits and symmetric that is 7 in every field. */
-static void test_pack_version_1(void **in)
-{
-    (void)in;
-    struct qp_err err = {0};
-    struct qp_gptq_tensors t;
-    struct qp_qlinear q = random_layer(32, 64, (struct qp_grid){.bits = 4, .group_size = 32, .sym = true});
-    assert_int_equal(qp_qlinear_pack(&q, true, &t, &err), 0);
-    for (int64_t i = 0; i < 2 * 32 * 4 / 32; i++)
-        assert_int_equal(t.qzeros[i], 0x77777777);
-    assert_true(t.zero_minus_one);
-    qp_free((void *)(uintptr_t)t.qweight);
-    qp_qlinear_release(&q);
-}
-
-static void test_pack_refuses(void **in)
-{
-    (void)in;
-    struct qp_err err = {0};
-    struct qp_gptq_tensors t;
-    struct qp_qlinear q = random_layer(12, 40, (struct qp_grid){.bits = 3, .group_size = 32});
-    assert_int_equal(qp_qlinear_pack(&q, false, &t, &err), QP_E_INPUT);
-    assert_non_null(strstr(err.text, "does not pack"));
-    qp_qlinear_release(&q);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rtn_exact),   cmocka_unit_test(test_degenerate_groups), cmocka_unit_test(test_search),
-        cmocka_unit_test(test_pack_layout), cmocka_unit_test(test_pack_version_1),    cmocka_unit_test(test_pack_refuses),
+        cmocka_unit_test(test_rtn_exact),
+        cmocka_unit_test(test_degenerate_groups),
+        cmocka_unit_test(test_search),
     };
     return cmocka_run_group_tests_name("quant/qlinear", tests, NULL, NULL);
 }

@@ -114,19 +114,39 @@ static int check_utf8(const struct qp_dataset *ds, const struct qp_buf *doc, str
     return valid < doc->len ? qp_err_set(err, QP_E_INPUT, "'%s': invalid UTF-8 at byte %zu", ds->path, valid) : 0;
 }
 
-static int next_line(struct qp_dataset *ds, struct qp_buf *doc, struct qp_err *err)
+/* 1: the next line that is not empty, as an object; 0: end of file. */
+static int next_object(struct qp_dataset *ds, size_t flags, json_t **o, struct qp_err *err)
 {
     int r;
+    json_error_t je;
     do
         r = read_line(ds, err);
     while (r == 1 && strspn(ds->text.data, " \t\r\n") == ds->text.len);
     if (r <= 0)
         return r;
-    json_error_t je;
-    json_t *o = json_loadb(ds->text.data, ds->text.len, JSON_ALLOW_NUL, &je), *v = json_object_get(o, ds->field);
-    if (!json_is_object(o))
-        r = qp_err_set(err, QP_E_INPUT, "'%s' line %" PRId64 ": not a JSON object%s%s", ds->path, ds->line, o ? "" : ": ", o ? "" : je.text);
-    else if (!json_is_string(v))
+    *o = json_loadb(ds->text.data, ds->text.len, flags, &je);
+    if (json_is_object(*o))
+        return 1;
+    r = qp_err_set(err, QP_E_INPUT, "'%s' line %" PRId64 ": not a JSON object%s%s", ds->path, ds->line, *o ? "" : ": ", *o ? "" : je.text);
+    json_decref(*o);
+    return r;
+}
+
+int qp_dataset_row(struct qp_dataset *ds, struct json_t **row, int64_t *line, struct qp_err *err)
+{
+    int r = next_object(ds, JSON_REJECT_DUPLICATES, row, err);
+    *line = ds->line;
+    return r;
+}
+
+static int next_line(struct qp_dataset *ds, struct qp_buf *doc, struct qp_err *err)
+{
+    json_t *o;
+    int r = next_object(ds, JSON_ALLOW_NUL, &o, err);
+    if (r <= 0)
+        return r;
+    json_t *v = json_object_get(o, ds->field);
+    if (!json_is_string(v))
         r = qp_err_set(err, QP_E_INPUT, "'%s' line %" PRId64 ": field '%s' is %s", ds->path, ds->line, ds->field, v ? "not a string" : "missing");
     else
         qp_buf_add(doc, json_string_value(v), json_string_length(v));

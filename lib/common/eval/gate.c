@@ -189,7 +189,7 @@ static void interval(struct qp_judged *j, double center, double se)
         qp_normal_interval(center, se, j->check->confidence > 0 ? j->check->confidence : 0.95, &j->lo, &j->hi);
 }
 
-/* 100 * q / b with the delta method for independent errors (no items are paired across two result records). */
+/* 100 * q / b with the delta method for independent errors. */
 static void ratio(struct qp_judged *j, const struct qp_result *q, const struct qp_result *b)
 {
     double r = q->value / b->value;
@@ -219,6 +219,24 @@ static void measure_increase(struct qp_judged *j, const struct qp_results *r, co
     j->hi -= 100;
 }
 
+/* 100 * q / b; accuracies whose items were paired bring the share and its error with them. */
+static void measure_retained(struct qp_judged *j, const struct qp_results *r, const struct qp_result *q, const struct qp_result *b, const char *model)
+{
+    char paired[192];
+    const struct qp_result *p = NULL;
+    if (!strncmp(q->metric, "acc", 3) && strchr(q->metric, '/')) { /* acc/X has retained/X, acc_norm/X has retained_norm/X */
+        snprintf(paired, sizeof paired, "retained%s", q->metric + 3);
+        p = qp_results_find(r, model, paired);
+    }
+    if (!p || !isfinite(p->value)) {
+        ratio(j, q, b);
+        return;
+    }
+    j->paired = true;
+    j->measure = p->value;
+    interval(j, p->value, p->stderr_);
+}
+
 static void judge(struct qp_judged *j, const struct qp_results *r, const struct qp_result *q, const char *model, const char *baseline)
 {
     const struct qp_check *c = j->check;
@@ -236,7 +254,7 @@ static void judge(struct qp_judged *j, const struct qp_results *r, const struct 
     if (c->kind == QP_MAX_INCREASE_PCT)
         measure_increase(j, r, q, b, model);
     else if (relative)
-        ratio(j, q, b);
+        measure_retained(j, r, q, b, model);
     else {
         j->measure = q->value;
         interval(j, q->value, q->stderr_);

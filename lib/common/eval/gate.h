@@ -6,7 +6,8 @@
  *   max_value, min_value   bounds of the value itself
  * Without "confidence" (of the check or the file) the value decides. With it, the two-sided interval of that confidence must lie on the right side to pass,
  * on the wrong side to fail; else the check is undecided: there are too few items. A limit that is met exactly passes.
- * A metric that the stream lacks fails. Increases of ppl/X use the paired difference dlogppl/X where the stream has it.
+ * A metric that the stream lacks fails. Increases of ppl/X use the paired difference dlogppl/X where the stream has it, shares of acc/X and acc_norm/X the paired
+ * retained/X and retained_norm/X.
  */
 #ifndef QP_EVAL_GATE_H
 #define QP_EVAL_GATE_H

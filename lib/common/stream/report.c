@@ -227,6 +227,10 @@ static void metric_cell(struct qp_table *t, const struct result *x, const char *
         qp_table_cell(t, "not a number");
     else if (!strncmp(name, "dlogppl/", 8))
         qp_table_cell(t, "%+.2f %% ± %.2f", 100 * expm1(x->value), 100 * exp(x->value) * x->se);
+    else if (!strncmp(name, "dacc", 4))
+        qp_table_cell(t, "%+.2f ± %.2f", 100 * x->value, 100 * x->se);
+    else if (!strncmp(name, "retained", 8))
+        qp_table_cell(t, "%.1f %% ± %.1f", x->value, x->se);
     else if (!strncmp(name, "top1/", 5) || !strncmp(name, "acc", 3))
         qp_table_cell(t, "%.2f %% ± %.2f", 100 * x->value, 100 * x->se);
     else if (isfinite(x->p99))

@@ -108,6 +108,16 @@ static void test_paired(void **s)
     assert_int_equal(v.v[0].outcome, QP_PASS); /* paired, it is clear */
     assert_true(v.v[0].paired && fabs(v.v[0].measure - 5) < 1e-9);
     qp_verdict_release(&v);
+    /* accuracies: independent errors decide nothing, paired ones do */
+    assert_int_equal(qp_results_add(&r, "b", "acc/mmlu", 0.5, 0.02, &err), 0);
+    assert_int_equal(qp_results_add(&r, "q", "acc/mmlu", 0.495, 0.02, &err), 0);
+    assert_int_equal(qp_gate_judge(&v, &g, &r, "q", "b", &err), 0);
+    assert_true(v.v[1].outcome == QP_UNDECIDED && !v.v[1].paired);
+    qp_verdict_release(&v);
+    assert_int_equal(qp_results_add(&r, "q", "retained/mmlu", 99, 0.5, &err), 0);
+    assert_int_equal(qp_gate_judge(&v, &g, &r, "q", "b", &err), 0);
+    assert_true(v.v[1].outcome == QP_PASS && v.v[1].paired && v.v[1].measure == 99 && fabs(v.v[1].lo - (99 - 0.5 * 1.6448536269514722)) < 1e-9);
+    qp_verdict_release(&v);
     assert_int_equal(qp_gate_judge(&v, &g, &r, "q", NULL, &err), 0);
     assert_int_equal(v.v[0].outcome, QP_FAIL);
     assert_true(v.v[0].missing);

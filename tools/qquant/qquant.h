@@ -20,6 +20,7 @@ struct qquant {
     bool sym, asym, act_order, static_groups, mse, clip, verbose;
     double damp, drift;
     const char *out, *model_path;
+    int64_t memory;
 
     /* from the stream */
     char *base_id, *base_path;
@@ -31,6 +32,7 @@ struct qquant {
     struct qp_ops ops;
     struct qp_pool *pool;
     struct qp_quantize_options opt;
+    struct qp_spool *spool;
     struct qp_awq_options awq;
     struct qp_checkpoint *dir;
     struct qp_quantize_blocks blocks;
@@ -52,6 +54,8 @@ int qquant_set_changed(const struct qquant *q, const struct qp_layer_report *rep
 /* A `layer` record and, inline, the layer's tensors. */
 int qquant_write_layer(const struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep, const struct qp_qweight *layer, struct qp_err *err);
 
+/* Where activations go that --memory does not hold. */
+int qquant_open_spool(struct qquant *q, struct qp_err *err);
 /* -o: opens the checkpoint, or goes on with the unfinished one of the same setup: its layer records are written again, q->blocks says where to begin. */
 int qquant_open_checkpoint(struct qquant *q, struct qp_tool_run *run);
 /* A layer's codes and record: to the checkpoint, or both to the stream. */

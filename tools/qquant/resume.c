@@ -2,9 +2,12 @@
  * so that the run that goes on writes the same stream. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/hash.h"
+#include "base/machine.h"
 #include "base/mem.h"
 #include "qquant.h"
 
@@ -17,7 +20,7 @@ struct note { /* then the layer's records */
 /* Options that change nothing in the result. */
 static bool is_neutral(const char *name)
 {
-    static const char *const names[] = {"output", "model", "verbose"};
+    static const char *const names[] = {"output", "model", "verbose", "memory"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(name, names[i]))
             return true;
@@ -39,11 +42,12 @@ static struct qp_buf *add(struct setup *s, const char *name)
 static int describe(const struct qquant *q, struct qp_tool_run *run, struct setup *s)
 {
     char hash[17];
+    bool used = qquant_needs_samples(q);
     if (qp_model_hash(q->model, hash, &run->err))
         return run->err.code;
     qp_buf_adds(add(s, "model"), hash);
-    qp_buf_addf(add(s, "calibration"), "%" PRIx64 ", %" PRId64 " samples of %" PRId64, q->method == QQUANT_GPTQ ? qp_xxh64(q->ids.v, (size_t)q->ids.n * sizeof *q->ids.v) : 0,
-                q->method == QQUANT_GPTQ ? q->n_samples : 0, q->method == QQUANT_GPTQ ? q->sample_len : 0);
+    qp_buf_addf(add(s, "calibration"), "%" PRIx64 ", %" PRId64 " samples of %" PRId64, used ? qp_xxh64(q->ids.v, (size_t)q->ids.n * sizeof *q->ids.v) : 0, used ? q->n_samples : 0,
+                used ? q->sample_len : 0);
     for (const struct qp_opt *o = run->tool->opts; o->kind != QP_OPT_K_END; o++)
         if (o->kind != QP_OPT_K_GROUP && !is_neutral(o->name) && s->n < MAX_SETUP - 2)
             qp_opt_value(o, add(s, o->name));
@@ -82,6 +86,17 @@ static int done(void *ctx, int64_t layer, const float *const *streams, int n_str
     return qp_checkpoint_end_block(ctx, layer, streams, n_streams, n, err);
 }
 
+int qquant_open_spool(struct qquant *q, struct qp_err *err)
+{
+    const char *tmp = getenv("TMPDIR");
+    char *folder = tmp && *tmp ? qp_strdup(tmp, err) : q->out ? qp_path_parent(q->out, err) : qp_strdup("/var/tmp", err);
+    size_t memory = q->memory > 0 ? (size_t)q->memory : qp_memory_available() ? qp_memory_available() / 2 : SIZE_MAX;
+    int r = folder ? qp_spool_new(&q->spool, memory, folder, err) : QP_E_RESOURCE;
+    q->opt.spool = q->spool;
+    qp_free(folder);
+    return r;
+}
+
 int qquant_open_checkpoint(struct qquant *q, struct qp_tool_run *run)
 {
     struct setup *s = qp_zalloc(sizeof *s, "options", &run->err);
@@ -89,7 +104,7 @@ int qquant_open_checkpoint(struct qquant *q, struct qp_tool_run *run)
     struct qp_checkpoint_options o = {.layout = q->method == QQUANT_NONE ? NULL : qp_layouts[q->format],
                                       .quant = {.format = q->opt.format, .desc_act = q->act_order && !q->static_groups,
                                                 .static_groups = q->act_order && q->static_groups, .damp = q->damp},
-                                      .setup = s ? s->v : NULL, .n_setup = s ? s->n : 0};
+                                      .spool = q->spool, .setup = s ? s->v : NULL, .n_setup = s ? s->n : 0};
     r = r ? r : qp_checkpoint_open(&q->dir, q->out, q->model, &o, &run->err);
     for (size_t i = 0; s && i < s->n; i++)
         qp_buf_release(&s->texts[i]);

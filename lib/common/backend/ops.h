@@ -18,6 +18,7 @@
 
 #include "base/err.h"
 #include "base/pool.h"
+#include "base/spool.h"
 
 enum qp_compute { QP_COMPUTE_F32, QP_COMPUTE_BF16 };
 
@@ -28,6 +29,7 @@ struct qp_exec {           /* where an op runs; one per engine, not shared betwe
     struct qp_pool *pool;  /* NULL: in the caller */
     void *scratch;         /* grown by qp_exec_scratch, 64-byte aligned */
     size_t scratch_bytes;
+    const struct qp_spool *spool; /* where the big arrays of the work are; NULL: in memory */
     bool failed;           /* an op found no scratch memory and left its output undone: callers check after a pass */
 };
 

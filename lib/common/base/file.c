@@ -42,6 +42,12 @@ void qp_map_close(struct qp_map *map)
     *map = (struct qp_map){0};
 }
 
+void qp_map_drop(const struct qp_map *map)
+{
+    if (map->data)
+        madvise((void *)(uintptr_t)map->data, map->bytes, MADV_DONTNEED); /* a private mapping that is only read loses nothing */
+}
+
 int qp_file_read(struct qp_buf *buf, const char *path, size_t max, struct qp_err *err)
 {
     FILE *f = fopen(path, "rb");
@@ -142,6 +148,13 @@ char *qp_path_join(const char *dir, const char *name, struct qp_err *err)
     char *s = qp_buf_check(&b, err) ? NULL : qp_strdup(b.data, err);
     qp_buf_release(&b);
     return s;
+}
+
+char *qp_path_parent(const char *path, struct qp_err *err)
+{
+    char *copy = qp_strdup(path, err), *parent = copy ? qp_strdup(dirname(copy), err) : NULL;
+    qp_free(copy);
+    return parent;
 }
 
 char *qp_path_real(const char *path, struct qp_err *err)

@@ -15,6 +15,8 @@ struct qp_map {
 };
 int qp_map_open(struct qp_map *out, const char *path, struct qp_err *err) QP_MUST_USE;
 void qp_map_close(struct qp_map *map);
+/* Pages that were read leave this process's memory; reading them again brings them back. */
+void qp_map_drop(const struct qp_map *map);
 
 /* Whole file into buf (appended, zero-terminated); QP_E_INPUT when it is longer than max bytes. */
 int qp_file_read(struct qp_buf *buf, const char *path, size_t max, struct qp_err *err) QP_MUST_USE;
@@ -33,6 +35,8 @@ void qp_sync_folder_of(const char *path);
 
 /* "dir/name" in a new string; free with qp_free. */
 char *qp_path_join(const char *dir, const char *name, struct qp_err *err) QP_MUST_USE;
+/* The folder that path lies in: "a/b" gives "a", "b" gives "."; free with qp_free. */
+char *qp_path_parent(const char *path, struct qp_err *err);
 /* Absolute path without symbolic links; free with qp_free. */
 char *qp_path_real(const char *path, struct qp_err *err) QP_MUST_USE;
 

@@ -92,6 +92,20 @@ static int set_f64(const struct qp_opt *o, const char *v, struct qp_err *err)
     return 0;
 }
 
+static int set_size(const struct qp_opt *o, const char *v, struct qp_err *err)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    errno = 0;
+    long long x = strtoll(v, &end, 10);
+    const char *unit = *end ? strchr(units, *end & ~0x20) : NULL;
+    int shift = unit && *unit && !end[1] ? 10 * (int)(unit - units + 1) : 0;
+    if (errno || end == v || (*end && !shift) || x < 0 || ldexp((double)x, shift) > o->max)
+        return qp_err_set(err, QP_E_USAGE, "--%s takes a size in bytes, or with K, M, G or T (500M), not '%s'", o->name, v);
+    *(int64_t *)o->value = x << shift;
+    return 0;
+}
+
 static int set_enum(const struct qp_opt *o, const char *v, struct qp_err *err)
 {
     struct qp_buf list = QP_BUF_INIT;
@@ -115,6 +129,8 @@ static int set_value(const struct qp_opt *o, const char *v, struct qp_err *err)
         return set_int(o, v, err);
     case QP_OPT_K_F64:
         return set_f64(o, v, err);
+    case QP_OPT_K_SIZE:
+        return set_size(o, v, err);
     case QP_OPT_K_ENUM:
         return set_enum(o, v, err);
     case QP_OPT_K_STR:
@@ -266,6 +282,7 @@ void qp_opt_value(const struct qp_opt *o, struct qp_buf *out)
     const char *text;
     switch (o->kind) {
     case QP_OPT_K_FLAG: qp_buf_adds(out, *(const bool *)o->value ? "yes" : "no"); break;
+    case QP_OPT_K_SIZE:
     case QP_OPT_K_INT: qp_buf_addf(out, "%" PRId64, *(const int64_t *)o->value); break;
     case QP_OPT_K_F64: qp_buf_addf(out, "%.17g", *(const double *)o->value); break;
     case QP_OPT_K_ENUM: qp_buf_adds(out, o->choices[*(const int *)o->value]); break;

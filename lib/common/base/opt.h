@@ -15,7 +15,7 @@
 #include "base/err.h"
 
 enum qp_opt_kind {
-    QP_OPT_K_END, QP_OPT_K_FLAG, QP_OPT_K_INT, QP_OPT_K_F64, QP_OPT_K_STR, QP_OPT_K_LIST, QP_OPT_K_EACH, QP_OPT_K_ENUM, QP_OPT_K_GROUP
+    QP_OPT_K_END, QP_OPT_K_FLAG, QP_OPT_K_INT, QP_OPT_K_F64, QP_OPT_K_STR, QP_OPT_K_LIST, QP_OPT_K_EACH, QP_OPT_K_ENUM, QP_OPT_K_GROUP, QP_OPT_K_SIZE
 };
 
 /* Values of a repeatable option, in order; strings are borrowed from argv. `--general a.txt b.txt` and
@@ -39,6 +39,8 @@ struct qp_opt {
 #define QP_OPT_FLAG(l, n, p, h) {QP_OPT_K_FLAG, l, n, (p), 0, 0, 0, 0, h}
 #define QP_OPT_INT(l, n, p, lo, hi, a, h) {QP_OPT_K_INT, l, n, (p), lo, hi, 0, a, h}
 #define QP_OPT_F64(l, n, p, lo, hi, a, h) {QP_OPT_K_F64, l, n, (p), lo, hi, 0, a, h}
+/* bytes: a whole number, with K, M, G or T behind it for powers of 1024; 0 shows no default */
+#define QP_OPT_SIZE(l, n, p, a, h) {QP_OPT_K_SIZE, l, n, (p), 0, 0x1p60, 0, a, h}
 #define QP_OPT_STR(l, n, p, a, h) {QP_OPT_K_STR, l, n, (p), 0, 0, 0, a, h}
 #define QP_OPT_LIST(l, n, p, a, h) {QP_OPT_K_LIST, l, n, (p), 0, 0, 0, a, h}
 #define QP_OPT_EACH(l, n, p, a, h) {QP_OPT_K_EACH, l, n, (p), 0, 0, 0, a, h}

@@ -39,6 +39,10 @@ int qp_block_set_linear(struct qp_block *b, const struct qp_linear *l, const flo
 
 /* T = n_seq * len tokens: n_seq sequences of equal length, each from position 0. Memory: T * (2 D + widest inputs) float32, and T * D more with experts. */
 int qp_pass_new(struct qp_pass **out, const struct qp_model *m, int64_t n_seq, int64_t len, struct qp_err *err) QP_MUST_USE;
+/* The same with its arrays in a spool, and what has been passed dropped from memory; the exec of the blocks shall name the same spool. */
+int qp_pass_new_in(struct qp_pass **out, const struct qp_model *m, int64_t n_seq, int64_t len, struct qp_spool *spool, struct qp_err *err) QP_MUST_USE;
+/* Floats of those arrays. */
+size_t qp_pass_floats(const struct qp_model *m, int64_t n_seq, int64_t len);
 void qp_pass_free(struct qp_pass *p);
 /* The residual stream [T, D], borrowed: embeddings before the first block, a block's output once qp_pass_next has returned 0. */
 float *qp_pass_stream(struct qp_pass *p);

@@ -40,14 +40,18 @@ static int load(struct qp_engine *e, struct qp_err *err)
     e->blocks = qp_zalloc((size_t)c->n_layers * sizeof *e->blocks, "blocks", err);
     if (!e->blocks)
         return QP_E_RESOURCE;
-    for (int64_t l = 0; l < c->n_layers; l++)
+    for (int64_t l = 0; l < c->n_layers; l++) {
         if (qp_block_open(&e->blocks[l], e->model, l, e->ops, &e->ex, e->compute, true, err))
             return err->code;
+        qp_model_drop_pages(e->model);
+    }
     const struct qp_weight *head = qp_model_part(e->model, -1, c->tied_embeddings ? QP_ROLE_EMBED : QP_ROLE_HEAD, -1, false);
     struct qp_linear_ops lin = qp_linear_ops_of(e->ops, e->compute);
     if (qp_norm_load(&e->final_norm, e->model, -1, QP_ROLE_FINAL_NORM, c->d_model, err))
         return err->code;
-    return qp_packed_load(&e->head, &head, 1, false, lin, e->ops, &e->ex, err);
+    int r = qp_packed_load(&e->head, &head, 1, false, lin, e->ops, &e->ex, err);
+    qp_model_drop_pages(e->model);
+    return r;
 }
 
 int qp_engine_new(struct qp_engine **out, struct qp_model *m, const struct qp_ops *ops, struct qp_pool *pool, enum qp_compute compute, struct qp_err *err)

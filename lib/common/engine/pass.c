@@ -6,6 +6,7 @@
 #define SLICE 2048 /* rows whose outputs exist before they are added to the stream */
 
 struct qp_pass {
+    struct qp_spool *spool;
     const struct qp_model_config *c;
     int64_t n_seq, len, T;
     float *x, *h, *wide; /* [T, D] residual stream, [T, D] normed, [T, widest inputs of o and down] */
@@ -36,27 +37,46 @@ static bool is_shared(const struct qp_linear *l)
     return l->role >= QP_ROLE_SHARED_GATE;
 }
 
+/* Widest inputs of o and down. */
+static size_t widest(const struct qp_model_config *c)
+{
+    size_t q = (size_t)(c->n_heads * c->head_dim), F = (size_t)qp_block_widest(c) / 2;
+    return q > F ? q : F;
+}
+
 int qp_pass_new(struct qp_pass **out, const struct qp_model *m, int64_t n_seq, int64_t len, struct qp_err *err)
+{
+    return qp_pass_new_in(out, m, n_seq, len, NULL, err);
+}
+
+size_t qp_pass_floats(const struct qp_model *m, int64_t n_seq, int64_t len)
+{
+    const struct qp_model_config *c = qp_model_config(m);
+    return (size_t)(n_seq * len) * ((size_t)c->d_model * (c->n_experts ? 3 : 2) + widest(c));
+}
+
+int qp_pass_new_in(struct qp_pass **out, const struct qp_model *m, int64_t n_seq, int64_t len, struct qp_spool *spool, struct qp_err *err)
 {
     *out = NULL;
     const struct qp_model_config *c = qp_model_config(m);
     struct qp_pass *p = qp_zalloc(sizeof *p, "activations", err);
     if (!p)
         return QP_E_RESOURCE;
-    size_t T, q = (size_t)(c->n_heads * c->head_dim), F = (size_t)qp_block_widest(c) / 2, row = (q > F ? q : F) * sizeof(float);
-    if (!qp_mul((size_t)n_seq, (size_t)len, &T) || T > INT64_MAX / 2) {
+    size_t T, floats;
+    if (!qp_mul((size_t)n_seq, (size_t)len, &T) || !qp_mul(T, widest(c) + (size_t)c->d_model, &floats) || floats > SIZE_MAX / 8) {
         qp_pass_free(p);
         return qp_err_set(err, QP_E_RESOURCE, "%lld sequences of %lld tokens are too many", (long long)n_seq, (long long)len);
     }
     p->c = c;
+    p->spool = spool;
     p->n_seq = n_seq;
     p->len = len;
     p->T = (int64_t)T;
-    p->x = qp_alloc_n(T, (size_t)c->d_model * sizeof(float), "activations", err);
-    p->h = qp_alloc_n(T, (size_t)c->d_model * sizeof(float), "activations", err);
-    p->wide = qp_alloc_n(T, row, "activations", err);
-    if (c->n_experts)
-        p->rows = qp_alloc_n(T, (size_t)c->d_model * sizeof(float), "activations", err);
+    p->x = qp_spool_floats(spool, T * (size_t)c->d_model, "activations", err);
+    p->h = p->x ? qp_spool_floats(spool, T * (size_t)c->d_model, "activations", err) : NULL;
+    p->wide = p->h ? qp_spool_floats(spool, T * widest(c), "activations", err) : NULL;
+    if (c->n_experts && p->wide)
+        p->rows = qp_spool_floats(spool, T * (size_t)c->d_model, "activations", err);
     if (!p->x || !p->h || !p->wide || (c->n_experts && !p->rows)) {
         qp_pass_free(p);
         return QP_E_RESOURCE;
@@ -69,10 +89,10 @@ void qp_pass_free(struct qp_pass *p)
 {
     if (!p)
         return;
-    qp_free(p->x);
-    qp_free(p->h);
-    qp_free(p->wide);
-    qp_free(p->rows);
+    qp_spool_free(p->spool, p->x);
+    qp_spool_free(p->spool, p->h);
+    qp_spool_free(p->spool, p->wide);
+    qp_spool_free(p->spool, p->rows);
     qp_routing_release(&p->routing);
     qp_free(p);
 }
@@ -80,6 +100,42 @@ void qp_pass_free(struct qp_pass *p)
 float *qp_pass_stream(struct qp_pass *p)
 {
     return p->x;
+}
+
+static int64_t at_most(int64_t n, int64_t most)
+{
+    return n < most ? n : most;
+}
+
+static void passed(const struct qp_pass *p, const float *x, int64_t rows, int64_t width)
+{
+    qp_spool_passed(p->spool, x, (size_t)(rows * width) * sizeof *x);
+}
+
+/* h = norm(x) */
+static void norm(struct qp_pass *p, const struct qp_norm *n)
+{
+    int64_t D = p->c->d_model;
+    for (int64_t t = 0; t < p->T; t += SLICE) {
+        int64_t some = at_most(p->T - t, SLICE);
+        qp_norm_run(n, p->c, p->b->ops, p->b->ex, p->h + t * D, p->x + t * D, some, D);
+        passed(p, p->h + t * D, some, D);
+        passed(p, p->x + t * D, some, D);
+    }
+}
+
+/* wide = attention(h), whole sequences at a time. */
+static int attend(struct qp_pass *p, struct qp_err *err)
+{
+    int64_t D = p->c->d_model, q = p->c->n_heads * p->c->head_dim, group = p->len < SLICE ? SLICE / p->len : 1;
+    for (int64_t i = 0; i < p->n_seq; i += group) {
+        int64_t n = at_most(p->n_seq - i, group), t = i * p->len;
+        if (qp_block_attn(p->b, p->h + t * D, n, p->len, p->wide + t * q, err))
+            return err->code;
+        passed(p, p->h + t * D, n * p->len, D);
+        passed(p, p->wide + t * q, n * p->len, q);
+    }
+    return 0;
 }
 
 /* The stage that begins at linear `first`: its neighbours with the same inputs. */
@@ -108,31 +164,34 @@ static int fill(struct qp_pass *p, int first, struct qp_stage *out, struct qp_er
 int qp_pass_enter(struct qp_pass *p, struct qp_block *b, struct qp_stage *s, struct qp_err *err)
 {
     p->b = b;
-    qp_norm_run(&b->norm1, p->c, b->ops, b->ex, p->h, p->x, p->T, p->c->d_model);
+    norm(p, &b->norm1);
     return fill(p, 0, s, err);
 }
 
 /* x += norm(wide · Wᵀ) */
-static int add_to_stream(struct qp_pass *p, const struct qp_packed *w, const struct qp_norm *norm, struct qp_err *err)
+static int add_to_stream(struct qp_pass *p, const struct qp_packed *w, const struct qp_norm *after, struct qp_err *err)
 {
     int64_t D = p->c->d_model;
-    if (norm->w && qp_block_reserve(p->b, (size_t)(SLICE * D), err))
+    if (after->w && qp_block_reserve(p->b, (size_t)(SLICE * D), err))
         return err->code;
-    for (int64_t t = 0; t < p->T; t += SLICE)
-        qp_block_add(p->b, w, norm, p->x + t * D, p->wide + t * w->K, p->T - t < SLICE ? p->T - t : SLICE, p->b->buf);
+    for (int64_t t = 0; t < p->T; t += SLICE) {
+        int64_t some = at_most(p->T - t, SLICE);
+        qp_block_add(p->b, w, after, p->x + t * D, p->wide + t * w->K, some, p->b->buf);
+        passed(p, p->x + t * D, some, D);
+        passed(p, p->wide + t * w->K, some, w->K);
+    }
     return 0;
 }
 
 static int after_attention(struct qp_pass *p, struct qp_err *err)
 {
     struct qp_block *b = p->b;
-    const struct qp_norm *norm2 = &b->norm2;
     if (p->c->parallel_residual)
-        qp_norm_run(norm2, p->c, b->ops, b->ex, p->h, p->x, p->T, p->c->d_model);
+        norm(p, &b->norm2);
     if (add_to_stream(p, &b->o, &b->post_attn, err))
         return err->code;
     if (!p->c->parallel_residual)
-        qp_norm_run(norm2, p->c, b->ops, b->ex, p->h, p->x, p->T, p->c->d_model);
+        norm(p, &b->norm2);
     return qp_config_has_experts(p->c, b->layer) ? qp_moe_route(&p->routing, b, p->h, p->T, err) : 0;
 }
 
@@ -152,7 +211,7 @@ static int add_expert(struct qp_pass *p, struct qp_err *err)
     if (qp_block_reserve(b, (size_t)((n < SLICE ? n : SLICE) * D), err))
         return err->code;
     for (int64_t t = 0; t < n; t += SLICE) {
-        int64_t some = n - t < SLICE ? n - t : SLICE;
+        int64_t some = at_most(n - t, SLICE);
         qp_packed_run(&mlp->down, b->lin, b->ops, b->ex, b->buf, p->wide + t * mlp->F, mlp->F, some, false);
         if (e >= 0)
             qp_moe_scatter(p->x, b->buf, r->token + r->first[e] + t, r->weight + r->first[e] + t, some, D);
@@ -162,14 +221,29 @@ static int add_expert(struct qp_pass *p, struct qp_err *err)
     return 0;
 }
 
+/* wide = what down reads */
+static int feed(struct qp_pass *p, struct qp_err *err)
+{
+    const struct qp_mlp *mlp = mlp_of(p);
+    int64_t D = p->c->d_model;
+    for (int64_t t = 0; t < p->stage.n; t += SLICE) {
+        int64_t some = at_most(p->stage.n - t, SLICE);
+        if (qp_mlp_all(p->b, mlp, p->stage.inputs + t * D, some, p->wide + t * mlp->F, err))
+            return err->code;
+        passed(p, p->stage.inputs + t * D, some, D);
+        passed(p, p->wide + t * mlp->F, some, mlp->F);
+    }
+    return 0;
+}
+
 int qp_pass_next(struct qp_pass *p, struct qp_stage *s, struct qp_err *err)
 {
     struct qp_block *b = p->b;
     int next = (int)(p->stage.linears - b->linears) + p->stage.count, r = 0;
     switch (kind_of(p->stage.linears)) {
-    case READS_QKV: r = qp_block_attn(b, p->h, p->n_seq, p->len, p->wide, err); break;
+    case READS_QKV: r = attend(p, err); break;
     case READS_O: r = after_attention(p, err); break;
-    case READS_IN: r = qp_mlp_all(b, mlp_of(p), p->stage.inputs, p->stage.n, p->wide, err); break;
+    case READS_IN: r = feed(p, err); break;
     case READS_DOWN: r = mlp_of(p) == &b->mlp ? add_to_stream(p, &b->mlp.down, &b->post_mlp, err) : add_expert(p, err); break;
     }
     if (r)

@@ -278,6 +278,11 @@ static int open_over(struct qp_gguf **out, struct qp_gguf *g, const void *data, 
     return 0;
 }
 
+void qp_gguf_drop_pages(const struct qp_gguf *g)
+{
+    qp_map_drop(&g->map);
+}
+
 int qp_gguf_open(struct qp_gguf **out, const char *path, struct qp_err *err)
 {
     *out = NULL;

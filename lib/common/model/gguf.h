@@ -15,6 +15,7 @@ int qp_gguf_open(struct qp_gguf **out, const char *path, struct qp_err *err) QP_
 /* The same over memory (fuzzing, tests); data is borrowed. */
 int qp_gguf_open_memory(struct qp_gguf **out, const void *data, size_t bytes, struct qp_err *err) QP_MUST_USE;
 void qp_gguf_close(struct qp_gguf *g);
+void qp_gguf_drop_pages(const struct qp_gguf *g); /* see qp_map_drop */
 
 size_t qp_gguf_count(const struct qp_gguf *g);
 const struct qp_tensor *qp_gguf_at(const struct qp_gguf *g, size_t i);

@@ -289,6 +289,16 @@ struct qp_model *qp_model_ref(struct qp_model *m)
     return m;
 }
 
+void qp_model_drop_pages(const struct qp_model *m)
+{
+    if (m->st)
+        qp_safetensors_drop_pages(m->st);
+    if (m->gguf)
+        qp_gguf_drop_pages(m->gguf);
+    if (m->base)
+        qp_model_drop_pages(m->base);
+}
+
 /* ---- looking up ---- */
 
 const struct qp_model_config *qp_model_config(const struct qp_model *m)
@@ -395,7 +405,7 @@ int qp_model_hash(const struct qp_model *m, char out[17], struct qp_err *err)
     struct qp_xxh64 *h = qp_xxh64_new();
     if (!h)
         return qp_err_set(err, QP_E_RESOURCE, "no memory for a checksum");
-    for (size_t i = 0; i < m->n_weights; i++) {
+    for (size_t i = 0, read = 0; i < m->n_weights; i++) {
         const struct qp_weight_impl *w = &m->weights[i];
         qp_xxh64_add(h, w->pub.name, strlen(w->pub.name) + 1);
         qp_xxh64_add(h, &w->pub.rows, 8);
@@ -404,7 +414,12 @@ int qp_model_hash(const struct qp_model *m, char out[17], struct qp_err *err)
             qp_store_hash(w->store, h);
         else
             qp_xxh64_add(h, w->tensor.data, w->tensor.bytes);
+        if ((read += w->tensor.bytes) > (size_t)64 << 20) {
+            qp_model_drop_pages(m);
+            read = 0;
+        }
     }
+    qp_model_drop_pages(m);
     snprintf(out, 17, "%016" PRIx64, qp_xxh64_value(h));
     qp_xxh64_free(h);
     return 0;

@@ -97,6 +97,9 @@ int qp_model_open(struct qp_model **out, const char *path, struct qp_err *err) Q
 void qp_model_free(struct qp_model *m);
 /* Another owner: each calls qp_model_free. Returns m. */
 struct qp_model *qp_model_ref(struct qp_model *m);
+/* What was read of the mapped files leaves this process's memory (not the system's cache); reading brings it back. Costs little, loses nothing: callers that
+ * go through weights block by block call it behind each. Thread-safe. */
+void qp_model_drop_pages(const struct qp_model *m);
 const struct qp_model_config *qp_model_config(const struct qp_model *m);
 const char *qp_model_path(const struct qp_model *m); /* absolute */
 /* Parameters (tied ones once), and bytes of all tensors as stored. */

@@ -299,6 +299,12 @@ void qp_safetensors_close(struct qp_safetensors *st)
     qp_free(st);
 }
 
+void qp_safetensors_drop_pages(const struct qp_safetensors *st)
+{
+    for (size_t i = 0; i < st->n_shards; i++)
+        qp_map_drop(&st->shards[i].map);
+}
+
 size_t qp_safetensors_count(const struct qp_safetensors *st)
 {
     return st->n;

@@ -13,6 +13,7 @@ int qp_safetensors_open(struct qp_safetensors **out, const char *path, struct qp
 /* The same over memory (fuzzing, tests); data is borrowed. */
 int qp_safetensors_open_memory(struct qp_safetensors **out, const void *data, size_t bytes, struct qp_err *err) QP_MUST_USE;
 void qp_safetensors_close(struct qp_safetensors *st);
+void qp_safetensors_drop_pages(const struct qp_safetensors *st); /* see qp_map_drop */
 size_t qp_safetensors_count(const struct qp_safetensors *st);
 const struct qp_tensor *qp_safetensors_at(const struct qp_safetensors *st, size_t i);
 const struct qp_tensor *qp_safetensors_find(const struct qp_safetensors *st, const char *name); /* NULL: none */

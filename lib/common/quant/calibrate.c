@@ -7,6 +7,8 @@
 #include "engine/block.h"
 #include "quant/drift.h"
 
+#define SLICE 2048 /* tokens of the activations at a time */
+
 struct run {
     const struct qp_model *m;
     const struct qp_model_config *c;
@@ -133,6 +135,19 @@ struct statistics {
     float *moment, *w;
 };
 
+/* delta [T, n] = full - x */
+static void difference(struct run *u, const float *full, const float *x, int64_t n)
+{
+    for (int64_t t = 0; t < u->T; t += SLICE) {
+        int64_t at = t * n, some = (u->T - t < SLICE ? u->T - t : SLICE) * n;
+        for (int64_t i = at; i < at + some; i++)
+            u->delta[i] = full[i] - x[i];
+        const float *done[] = {u->delta + at, full + at, x + at};
+        for (int k = 0; k < 3; k++)
+            qp_spool_passed(u->o->spool, done[k], (size_t)some * sizeof(float));
+    }
+}
+
 static int gather_drift(struct run *u, const struct group *g, struct statistics *s)
 {
     int64_t n = g->stage.width, rows = g->lack ? u->c->d_model : n;
@@ -140,8 +155,7 @@ static int gather_drift(struct run *u, const struct group *g, struct statistics 
     if (!(s->moment = qp_alloc_n((size_t)(rows * n), sizeof *s->moment, "drift", u->err)))
         return QP_E_RESOURCE;
     if (!d) {
-        for (int64_t i = 0; i < u->T * n; i++)
-            u->delta[i] = g->full_x[i] - g->stage.inputs[i];
+        difference(u, g->full_x, g->stage.inputs, n);
         d = u->delta;
     }
     int r = qp_moment(s->moment, d, rows, g->stage.inputs, n, u->T, u->o->compute, u->ops, &u->ex, u->err);
@@ -207,9 +221,7 @@ static int quantize_group(struct run *u, const struct group *g)
 /* What the residual stream lacks before the next addition: the full-precision one has it already. */
 static const float *lack(struct run *u)
 {
-    const float *full = qp_pass_stream(u->full_pass), *x = qp_pass_stream(u->pass);
-    for (int64_t i = 0; i < u->T * u->c->d_model; i++)
-        u->delta[i] = full[i] - x[i];
+    difference(u, qp_pass_stream(u->full_pass), qp_pass_stream(u->pass), u->c->d_model);
     return u->delta;
 }
 
@@ -260,6 +272,19 @@ static int load_block(struct run *u, struct qp_block **b, int64_t l)
     return r;
 }
 
+static void copy_stream(struct run *u, struct qp_pass *to, struct qp_pass *from)
+{
+    float *a = qp_pass_stream(to);
+    const float *b = qp_pass_stream(from);
+    size_t step = SLICE * (size_t)u->c->d_model, n = (size_t)(u->T * u->c->d_model);
+    for (size_t i = 0; i < n; i += step) {
+        size_t bytes = (n - i < step ? n - i : step) * sizeof *a;
+        memcpy(a + i, b + i, bytes);
+        qp_spool_passed(u->o->spool, a + i, bytes);
+        qp_spool_passed(u->o->spool, b + i, bytes);
+    }
+}
+
 static int end_block(struct run *u, int64_t l)
 {
     const struct qp_quantize_blocks *b = u->o->blocks;
@@ -271,7 +296,7 @@ static int run_block(struct run *u, int64_t l)
 {
     int r = 0;
     if (u->awq.folded) {
-        memcpy(qp_pass_stream(u->awq.probe), qp_pass_stream(u->pass), (size_t)(u->T * u->c->d_model) * sizeof(float));
+        copy_stream(u, u->awq.probe, u->pass);
         r = qp_awq_block(&u->awq, l, u->err);
     }
     r = r ? r : load_block(u, &u->block, l);
@@ -281,6 +306,7 @@ static int run_block(struct run *u, int64_t l)
     qp_block_free(u->block);
     qp_block_free(u->full);
     u->block = u->full = NULL;
+    qp_model_drop_pages(u->m);
     return r ? r : end_block(u, l);
 }
 
@@ -303,7 +329,7 @@ static int begin_awq(struct run *u)
     for (size_t i = 0; i < n; i++)
         u->grids[i] = u->o->gptq.grid;
     u->awq.grids = u->grids;
-    return qp_pass_new(&u->awq.probe, u->m, u->cal->n_seq, u->cal->len, u->err);
+    return qp_pass_new_in(&u->awq.probe, u->m, u->cal->n_seq, u->cal->len, u->o->spool, u->err);
 }
 
 static void end_awq(struct run *u)
@@ -323,7 +349,7 @@ static int begin_streams(struct run *u)
         return b->load(b->ctx, streams, 1 + !!u->full_pass, (size_t)(u->T * u->c->d_model), u->err);
     int r = qp_embed(u->m, u->cal->ids, u->cal->n_seq, u->cal->len, streams[0], u->err);
     if (!r && streams[1])
-        memcpy(streams[1], streams[0], (size_t)(u->T * u->c->d_model) * sizeof(float));
+        copy_stream(u, u->full_pass, u->pass);
     return r;
 }
 
@@ -334,11 +360,11 @@ static int64_t first_block(const struct run *u)
 
 static int run_calibrated(struct run *u)
 {
-    int r = qp_pass_new(&u->pass, u->m, u->cal->n_seq, u->cal->len, u->err);
+    int r = qp_pass_new_in(&u->pass, u->m, u->cal->n_seq, u->cal->len, u->o->spool, u->err);
     u->T = u->cal->n_seq * u->cal->len;
     if (u->o->drift_gain > 0 && !r) {
-        r = qp_pass_new(&u->full_pass, u->m, u->cal->n_seq, u->cal->len, u->err);
-        if (!r && !(u->delta = qp_alloc_n((size_t)(u->T * widest_inputs(u->m)), sizeof *u->delta, "activations", u->err)))
+        r = qp_pass_new_in(&u->full_pass, u->m, u->cal->n_seq, u->cal->len, u->o->spool, u->err);
+        if (!r && !(u->delta = qp_spool_floats(u->o->spool, (size_t)(u->T * widest_inputs(u->m)), "activations", u->err)))
             r = QP_E_RESOURCE;
     }
     if (u->o->awq && !r)
@@ -349,7 +375,7 @@ static int run_calibrated(struct run *u)
     end_awq(u);
     qp_pass_free(u->pass);
     qp_pass_free(u->full_pass);
-    qp_free(u->delta);
+    qp_spool_free(u->o->spool, u->delta);
     return r;
 }
 
@@ -360,6 +386,7 @@ static int run_rtn(struct run *u)
     for (int64_t l = first_block(u); l < u->c->n_layers && !r; l++) {
         for (size_t i = qp_model_first_linear(u->m, l); i < qp_model_first_linear(u->m, l + 1) && !r; i++)
             r = quantize_layer(u, qp_model_linear(u->m, i), 0, w, NULL, NULL, NULL);
+        qp_model_drop_pages(u->m);
         r = r ? r : end_block(u, l);
     }
     qp_free(w);
@@ -370,7 +397,7 @@ int qp_quantize_model(const struct qp_model *m, const struct qp_calibration *cal
                       qp_layer_fn *fn, void *ctx, struct qp_err *err)
 {
     struct qp_err local = {0};
-    struct run u = {.m = m, .c = qp_model_config(m), .cal = cal, .o = o, .ops = ops, .ex = {.pool = pool}, .fn = fn, .ctx = ctx, .err = err ? err : &local};
+    struct run u = {.m = m, .c = qp_model_config(m), .cal = cal, .o = o, .ops = ops, .ex = {.pool = pool, .spool = o->spool}, .fn = fn, .ctx = ctx, .err = err ? err : &local};
     int r;
     u.done = (int64_t)qp_model_first_linear(m, first_block(&u));
     if (o->method == QP_METHOD_RTN && !o->awq)

@@ -39,6 +39,7 @@ struct qp_quantize_options {
     double drift_gain;   /* share of the drift that each layer makes up for; 0: none, one pass */
     int64_t min_expert_tokens; /* an expert's matrix that saw fewer is rounded to nearest; 0: a quarter of its inputs */
     enum qp_compute compute;
+    struct qp_spool *spool; /* for the activations; NULL: in memory */
     const struct qp_quantize_blocks *blocks; /* NULL: all, and none is reported */
 };
 

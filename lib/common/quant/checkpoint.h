@@ -23,6 +23,7 @@ struct qp_checkpoint_options {
     const struct qp_layout *layout; /* NULL: no quantization, all weights in float16 (a conversion) */
     struct qp_layout_options quant;
     size_t shard_bytes;             /* greatest size of a weight file of more than one tensor; 0: 4 GB */
+    const struct qp_spool *spool;   /* where the streams are; NULL: in memory */
     /* All that the result depends on, by name. An unfinished run of another setup is refused (QP_E_INPUT), and the first name that differs is said. */
     const struct qp_setup {
         const char *name, *value;

@@ -32,8 +32,11 @@ int qp_ck_read_back(const struct qp_checkpoint *ck, struct qp_err *err)
     r = r ? r : qp_model_open(&m, ck->files_path, err);
     if (r)
         qp_err_context(err, "reading back");
-    for (size_t i = 0; i < ck->n_slots && !r; i++)
+    for (size_t i = 0; i < ck->n_slots && !r; i++) {
         r = ck->slots[i].quantized ? check_layer(&ck->slots[i], m, err) : check_dense(&ck->slots[i], st, err);
+        qp_safetensors_drop_pages(st);
+        qp_model_drop_pages(m);
+    }
     if (st)
         qp_safetensors_close(st);
     qp_model_free(m);

@@ -231,6 +231,8 @@ int qp_ck_write_dense(struct qp_checkpoint *ck, struct qp_ck_slot *slot, const f
         size_t bytes = (size_t)(n * w->cols) * 2;
         r = to_half(&s, w, values, at, n, err);
         r = r ? r : qp_ck_put(ck, slot->first, (size_t)(at * w->cols) * 2, s.half, bytes, err);
+        if (bytes >= (size_t)1 << 20)
+            qp_model_drop_pages(ck->m);
         if (!r)
             qp_xxh64_add(sum, s.half, bytes);
     }

@@ -6,7 +6,10 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/spool.h"
 #include "quant/checkpoint_internal.h"
+
+#define SLICE ((size_t)1 << 22) /* values of a stream at a time */
 
 enum { SETUP = 1, READY, SLOT, BLOCK };
 
@@ -58,13 +61,58 @@ static char *state_path(const struct qp_checkpoint *ck, int64_t blocks, struct q
     return qp_path_join(ck->part, blocks % 2 ? "state-1" : "state-0", err);
 }
 
+/* By slices: each leaves the memory when it has been passed. */
+static uint64_t stream_sum(const struct qp_checkpoint *ck, const float *x, size_t n, struct qp_xxh64 *sum)
+{
+    for (size_t i = 0; i < n; i += SLICE) {
+        size_t bytes = (n - i < SLICE ? n - i : SLICE) * sizeof *x;
+        qp_xxh64_add(sum, x + i, bytes);
+        qp_spool_passed(ck->o.spool, x + i, bytes);
+    }
+    return qp_xxh64_value(sum);
+}
+
+static int sum_streams(const struct qp_checkpoint *ck, uint64_t *sums, const float *const *streams, int n_streams, size_t n, struct qp_err *err)
+{
+    for (int i = 0; i < n_streams; i++) {
+        struct qp_xxh64 *sum = qp_xxh64_new();
+        if (!sum)
+            return qp_err_set(err, QP_E_RESOURCE, "no memory for a checksum");
+        sums[i] = stream_sum(ck, streams[i], n, sum);
+        qp_xxh64_free(sum);
+    }
+    return 0;
+}
+
+static int write_stream(const struct qp_checkpoint *ck, FILE *f, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i += SLICE) {
+        size_t some = n - i < SLICE ? n - i : SLICE;
+        if (fwrite(x + i, sizeof *x, some, f) != some)
+            return -1;
+        qp_spool_passed(ck->o.spool, x + i, some * sizeof *x);
+    }
+    return 0;
+}
+
+static int read_stream(const struct qp_checkpoint *ck, FILE *f, float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i += SLICE) {
+        size_t some = n - i < SLICE ? n - i : SLICE;
+        if (fread(x + i, sizeof *x, some, f) != some)
+            return -1;
+        qp_spool_passed(ck->o.spool, x + i, some * sizeof *x);
+    }
+    return 0;
+}
+
 static int write_streams(const struct qp_checkpoint *ck, int64_t blocks, const float *const *streams, int n_streams, size_t n, struct qp_err *err)
 {
     char *path = state_path(ck, blocks, err);
     FILE *f = path ? fopen(path, "wb") : NULL;
     int r = f ? 0 : path ? qp_err_errno(err, QP_E_RESOURCE, "cannot create '%s'", path) : QP_E_RESOURCE;
     for (int i = 0; i < n_streams && !r; i++)
-        if (fwrite(streams[i], sizeof(float), n, f) != n)
+        if (write_stream(ck, f, streams[i], n))
             r = qp_err_errno(err, QP_E_RESOURCE, "cannot write '%s'", path);
     if (!r && (fflush(f) || fsync(fileno(f))))
         r = qp_err_errno(err, QP_E_RESOURCE, "cannot write '%s'", path);
@@ -79,9 +127,8 @@ static int write_streams(const struct qp_checkpoint *ck, int64_t blocks, const f
 int qp_checkpoint_end_block(struct qp_checkpoint *ck, int64_t layer, const float *const *streams, int n_streams, size_t n, struct qp_err *err)
 {
     struct block_entry e = {.blocks = layer + 1, .n_streams = (uint64_t)n_streams, .n = n};
-    for (int i = 0; i < n_streams; i++)
-        e.sum[i] = qp_xxh64(streams[i], n * sizeof(float));
-    int r = n_streams ? write_streams(ck, e.blocks, streams, n_streams, n, err) : 0;
+    int r = sum_streams(ck, e.sum, streams, n_streams, n, err);
+    r = !r && n_streams ? write_streams(ck, e.blocks, streams, n_streams, n, err) : r;
     r = r ? r : qp_ck_sync_files(ck, err);
     r = r ? r : qp_journal_add(ck->journal, BLOCK, &e, sizeof e, err);
     r = r ? r : qp_journal_sync(ck->journal, err);
@@ -212,8 +259,13 @@ int qp_checkpoint_load_streams(const struct qp_checkpoint *ck, float *const *str
     char *path = state_path(ck, ck->blocks, err);
     FILE *f = path ? fopen(path, "rb") : NULL;
     int r = f ? 0 : path ? qp_err_errno(err, QP_E_INPUT, "cannot open '%s'", path) : QP_E_RESOURCE;
+    uint64_t sums[2] = {0};
     for (int i = 0; i < n_streams && !r; i++)
-        if (fread(streams[i], sizeof(float), n, f) != n || qp_xxh64(streams[i], n * sizeof(float)) != ck->stream_sum[i])
+        if (read_stream(ck, f, streams[i], n))
+            r = qp_err_set(err, QP_E_INPUT, "'%s' is cut off; remove '%s' to begin again", path, ck->part);
+    r = r ? r : sum_streams(ck, sums, (const float *const *)streams, n_streams, n, err);
+    for (int i = 0; i < n_streams && !r; i++)
+        if (sums[i] != ck->stream_sum[i])
             r = qp_err_set(err, QP_E_INPUT, "'%s' is damaged; remove '%s' to begin again", path, ck->part);
     if (f)
         fclose(f);

@@ -78,6 +78,8 @@ static int moment_bf16(float *m, const float *a, int64_t na, const float *b, int
         if (bt != at)
             turn(bt, ld, b + t * nb, nb, n, ex);
         add_chunk(m, at, na, bt, nb, ld, n, packed, ops, ex);
+        qp_spool_passed(ex->spool, a + t * na, (size_t)(n * na) * sizeof *a);
+        qp_spool_passed(ex->spool, b + t * nb, (size_t)(n * nb) * sizeof *b);
     }
     for (int64_t i = 0; i < na && a == b && !r; i++)
         for (int64_t j = 0; j < i; j++)
@@ -96,6 +98,8 @@ static int moment_f32(float *m, const float *a, int64_t na, const float *b, int6
         int64_t n = T - t < CHUNK ? T - t : CHUNK;
         turn(at, n, a + t * na, na, n, ex);
         ops->gemm_sub(ex, m, nb, at, n, b + t * nb, nb, na, nb, n);
+        qp_spool_passed(ex->spool, a + t * na, (size_t)(n * na) * sizeof *a);
+        qp_spool_passed(ex->spool, b + t * nb, (size_t)(n * nb) * sizeof *b);
     }
     scale(m, na * nb, -1);
     qp_free(at);

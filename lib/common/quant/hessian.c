@@ -8,6 +8,7 @@
 #include "quant/drift.h"
 
 #define NB 64 /* block of the factorizations */
+#define SLICE 2048 /* tokens; a multiple of syrk's own blocks */
 
 int qp_hessian_init(struct qp_hessian *h, const float *x, int64_t T, int64_t n, enum qp_compute compute, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err)
 {
@@ -17,7 +18,11 @@ int qp_hessian_init(struct qp_hessian *h, const float *x, int64_t T, int64_t n, 
         return QP_E_RESOURCE;
     double inv = T ? 1.0 / (double)T : 0;
     if (compute == QP_COMPUTE_F32) {
-        ops->syrk(ex, h->h, n, x, n, T, n);
+        for (int64_t t = 0; t < T; t += SLICE) {
+            int64_t some = T - t < SLICE ? T - t : SLICE;
+            ops->syrk(ex, h->h, n, x + t * n, n, some, n);
+            qp_spool_passed(ex->spool, x + t * n, (size_t)(some * n) * sizeof *x);
+        }
     } else if (qp_moment(h->h, x, n, x, n, T, compute, ops, ex, err)) {
         qp_hessian_release(h);
         return QP_E_RESOURCE;

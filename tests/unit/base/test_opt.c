@@ -12,7 +12,7 @@
 #include "base/opt.h"
 
 struct values {
-    int64_t bits, threads;
+    int64_t bits, threads, memory;
     double ratio;
     const char *model;
     struct qp_strs files, types, args;
@@ -33,6 +33,7 @@ static int parse(struct values *v, struct qp_err *err, const char *const *words)
         QP_OPT_LIST('\0', "files", &v->files, "F", "files"),
         QP_OPT_EACH('t', "type", &v->types, "T", "types"),
         QP_OPT_ENUM('\0', "method", &v->method, methods, "M", "method"),
+        QP_OPT_SIZE('\0', "memory", &v->memory, "SIZE", "memory"),
         QP_OPT_FLAG('s', "sym", &v->sym, "symmetric"),
         QP_OPT_END,
     };
@@ -78,6 +79,27 @@ static void test_forms(void **s)
     assert_int_equal(v.args.n, 1);
     assert_string_equal(v.args.v[0], "-");
     release(&v);
+}
+
+static void test_sizes(void **s)
+{
+    (void)s;
+    static const struct {
+        const char *text;
+        int64_t bytes;
+    } good[] = {{"0", 0}, {"77", 77}, {"3K", 3072}, {"5m", 5 << 20}, {"2G", (int64_t)2 << 30}, {"1T", (int64_t)1 << 40}};
+    static const char *const bad[] = {"", "x", "-1", "1.5G", "2GB", "1 K", "K", "9223372036854775807T"};
+    struct qp_err err;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        struct values v = {0};
+        assert_int_equal(PARSE(&v, &err, "--memory", good[i].text), 0);
+        assert_int_equal(v.memory, good[i].bytes);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct values v = {0};
+        assert_int_equal(PARSE(&v, &err, "--memory", bad[i]), QP_E_USAGE);
+        assert_non_null(strstr(err.text, "--memory takes a size in bytes, or with K, M, G or T (500M), not '"));
+    }
 }
 
 static void test_lists(void **s)
@@ -160,7 +182,7 @@ static void test_help(void **s)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_forms), cmocka_unit_test(test_lists), cmocka_unit_test(test_mistakes),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_forms), cmocka_unit_test(test_sizes), cmocka_unit_test(test_lists), cmocka_unit_test(test_mistakes),
                                        cmocka_unit_test(test_help)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -59,8 +59,8 @@ struct qp_latency_kv qp_latency_kv(const struct qp_latency *l);
 struct qp_work {
     double flops, bytes;
 };
-/* Linear layers, attention and the output matrix. Bytes: the weights once (of experts, the share that a batch is expected to touch when it chooses
- * uniformly), and the keys and values that attention reads. Decode: one step of the whole batch in the middle of the answer. */
+/* Linear layers, attention (in the last layer for each sequence's last token alone, as the engine does) and the output matrix. Bytes: the weights once (of experts, the share that a batch is expected to touch when it chooses
+ * uniformly), and the keys and values of the tokens there are (a sliding window reads fewer). Decode: one step of the whole batch in the middle of the answer. */
 struct qp_work qp_latency_prefill_work(const struct qp_engine *e, const struct qp_model *m, const struct qp_latency_shape *shape);
 struct qp_work qp_latency_decode_work(const struct qp_engine *e, const struct qp_model *m, const struct qp_latency_shape *shape);
 

@@ -3,23 +3,31 @@
 
 #include "eval/latency.h"
 
-/* Weights of the linear layers that every token passes, and of experts. */
-static void count_weights(const struct qp_model *m, double *all, double *experts)
+/* Weights of the linear layers by who passes them: every token, or in the last layer, behind its keys and values, only the token whose successor is wanted. */
+struct counts {
+    double each, last, experts, last_experts;
+};
+
+static struct counts count_weights(const struct qp_model *m)
 {
-    *all = *experts = 0;
+    struct counts c = {0};
+    int64_t n_layers = qp_model_config(m)->n_layers;
     for (size_t i = 0; i < qp_model_n_linears(m); i++) {
         const struct qp_linear *l = qp_model_linear(m, i);
-        *(l->expert >= 0 ? experts : all) += (double)l->weight->rows * (double)l->weight->cols;
+        bool input = l->role == QP_ROLE_Q || l->role == QP_ROLE_K || l->role == QP_ROLE_V || l->role == QP_ROLE_QKV, last = l->layer == n_layers - 1 && !input;
+        *(l->expert >= 0 ? last ? &c.last_experts : &c.experts : last ? &c.last : &c.each) += (double)l->weight->rows * (double)l->weight->cols;
     }
+    return c;
 }
 
-/* Sum over layers of the keys that queries at positions from .. from+n-1 see. */
+/* Sum over layers of the keys that queries at positions from .. from+n-1 see; in the last layer only the last of them asks. */
 static double keys_seen(const struct qp_model_config *c, double from, double n)
 {
     double sum = 0;
     for (int64_t l = 0; l < c->n_layers; l++) {
-        double window = (double)qp_config_window(c, l), each = from + (n + 1) / 2;
-        sum += n * (window > 0 && window < each ? window : each);
+        bool last = l == c->n_layers - 1;
+        double window = (double)qp_config_window(c, l), each = last ? from + n : from + (n + 1) / 2;
+        sum += (last ? 1 : n) * (window > 0 && window < each ? window : each);
     }
     return sum;
 }
@@ -27,14 +35,13 @@ static double keys_seen(const struct qp_model_config *c, double from, double n)
 static struct qp_work work_of(const struct qp_engine *e, const struct qp_model *m, const struct qp_latency_shape *s, double from, double tokens)
 {
     const struct qp_model_config *c = qp_engine_config(e);
-    double all, experts, B = (double)s->batch, used = c->n_experts ? (double)c->n_experts_used / (double)c->n_experts : 0;
-    double head = (double)c->d_model * (double)c->vocab_size, keys = keys_seen(c, from, tokens);
-    count_weights(m, &all, &experts);
-    double touched = 1 - pow(1 - used, B * tokens), whole = all + experts + head;
-    double kv_token = (double)qp_kv_cache_bytes(c, qp_engine_ops(e), qp_engine_kv(e), 4096) / 4096 / (double)c->n_layers; /* of a layer */
+    struct counts w = count_weights(m);
+    double B = (double)s->batch, used = c->n_experts ? (double)c->n_experts_used / (double)c->n_experts : 0, head = (double)c->d_model * (double)c->vocab_size;
+    double dense = w.each + w.last + head, experts = w.experts + w.last_experts, touched = 1 - pow(1 - used, B * tokens);
+    double kv_token = (double)qp_kv_cache_bytes(c, qp_engine_ops(e), qp_engine_kv(e), 4096) / 4096; /* of all layers */
     return (struct qp_work){
-        .flops = 2 * B * (tokens * (all + experts * used) + head + 2 * (double)(c->n_heads * c->head_dim) * keys),
-        .bytes = (double)qp_engine_weight_bytes(e) * (all + experts * touched + head) / whole + B * kv_token * keys / tokens,
+        .flops = 2 * B * (tokens * (w.each + w.experts * used) + w.last + w.last_experts * used + head + 2 * (double)(c->n_heads * c->head_dim) * keys_seen(c, from, tokens)),
+        .bytes = (double)qp_engine_weight_bytes(e) * (dense + experts * touched) / (dense + experts) + B * kv_token * (from + tokens),
     };
 }
 

@@ -287,11 +287,11 @@ static void test_work(void **state)
         skip();
     assert_int_equal(qp_backend_cpu_init(&ops, "ref", NULL), 0);
     assert_int_equal(qp_engine_new(&e, fix.models[0].model, &ops, NULL, QP_COMPUTE_F32, NULL), 0);
-    const double linear = 2 * (64 * 64 + 2 * 32 * 64 + 64 * 64 + 3 * 64 * 96), head = 64 * 300;
+    const double qkv = 64 * 64 + 2 * 32 * 64, rest = 64 * 64 + 3 * 64 * 96, head = 64 * 300;
     struct qp_work prefill = qp_latency_prefill_work(e, fix.models[0].model, &(struct qp_latency_shape){.batch = 2, .prompt_len = 10, .new_tokens = 5});
-    assert_true(fabs(prefill.flops - 2 * 2 * (10 * linear + head + 2 * 64 * 2 * 55)) < 1);
+    assert_true(fabs(prefill.flops - 2 * 2 * (10 * (2 * qkv + rest) + rest + head + 2 * 64 * (55 + 10))) < 1); /* the last layer: one token of each */
     struct qp_work step = qp_latency_decode_work(e, fix.models[0].model, &(struct qp_latency_shape){.batch = 2, .prompt_len = 10, .new_tokens = 5});
-    assert_true(fabs(step.flops - 2 * 2 * (linear + head + 2 * 64 * 2 * 13)) < 1); /* 12 before, and itself */
+    assert_true(fabs(step.flops - 2 * 2 * (2 * (qkv + rest) + head + 2 * 64 * 2 * 13)) < 1); /* 12 before, and itself */
     assert_true(step.bytes > (double)qp_engine_weight_bytes(e) && step.bytes < 1.2 * (double)qp_engine_weight_bytes(e));
     double s = qp_work_seconds((struct qp_work){2e9, 1e9}, (struct qp_machine_limits){100, 10}, &memory);
     assert_true(memory && fabs(s - 0.1) < 1e-12);

@@ -244,7 +244,7 @@ size_t qp_sweep_flags(const struct qp_sweep_setting *s, char flags[QP_SWEEP_FLAG
     size_t n = 0;
     double drift = 1 - s->clock_min / s->clock_max;
     if (drift > 0.05)
-        snprintf(flags[n++], 96, "the clock moved by %.1f %%", 100 * drift);
+        snprintf(flags[n++], 96, "the processor's speed moved by %.1f %%", 100 * drift);
     if (s->others > 0.05)
         snprintf(flags[n++], 96, "other programs used %.1f %% of the processors' time", 100 * s->others);
     if (s->steal > 0.01)

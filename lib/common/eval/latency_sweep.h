@@ -85,7 +85,7 @@ int qp_sweep_run(struct qp_sweep_outcome *out, struct qp_sweep_setting *setting,
                  const struct qp_latency_shape *shape, const struct qp_sweep_options *o, struct qp_err *err) QP_MUST_USE;
 void qp_sweep_release(struct qp_sweep_outcome *out, size_t n);
 
-/* What casts doubt on the figures, one line each: a clock that moved by more than 5 %, other programs with more than 5 % of the processors' time, more than
+/* What casts doubt on the figures, one line each: a speed that moved by more than 5 %, other programs with more than 5 % of the processors' time, more than
  * 1 % stolen by the host. Returns how many. */
 #define QP_SWEEP_FLAGS 3
 size_t qp_sweep_flags(const struct qp_sweep_setting *s, char flags[QP_SWEEP_FLAGS][96]);

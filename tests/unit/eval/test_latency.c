@@ -309,7 +309,7 @@ static void test_flags(void **state)
     assert_int_equal(qp_sweep_flags(&t, flags), 0);
     t = (struct qp_sweep_setting){.steal = 0.02, .others = 0.5, .clock_min = 90, .clock_max = 100};
     assert_int_equal(qp_sweep_flags(&t, flags), 3);
-    assert_string_equal(flags[0], "the clock moved by 10.0 %");
+    assert_string_equal(flags[0], "the processor's speed moved by 10.0 %");
     assert_string_equal(flags[1], "other programs used 50.0 % of the processors' time");
 }
 

@@ -240,6 +240,7 @@ static void write_status(struct page *p, const struct qp_sweep_setting *t)
     qp_w_str(w, "status", qp_sweep_status_name(p->o->status));
     if (p->o->reason[0])
         qp_w_str(w, "reason", p->o->reason);
+    qp_w_bool(w, "doubtful", qp_sweep_flags(t, (char[QP_SWEEP_FLAGS][96]){{0}}) > 0);
     if (p->n)
         write_hidden(p);
     write_machine(p, t);

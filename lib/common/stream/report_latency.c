@@ -60,10 +60,10 @@ static struct qp_latency_row *row_of(struct qp_latency_rows *r, const char *mode
 static int take_status(struct qp_latency_row *row, const struct qp_record *detail, double value, struct qp_err *err)
 {
     const char *status = "failed";
+    if (detail && (qp_record_str(detail, "status", &status, err) < 0 || qp_record_bool(detail, "doubtful", &row->doubtful, err) < 0))
+        return err->code;
     if (value == 1 || row->status)
         return 0;
-    if (detail && qp_record_str(detail, "status", &status, err) < 0)
-        return err->code;
     row->status = qp_strdup(status, err);
     return row->status ? 0 : QP_E_RESOURCE;
 }
@@ -120,7 +120,7 @@ void qp_latency_rows_print(const struct qp_latency_rows *r, enum qp_table_format
     for (size_t i = 0; i < r->n; i++) {
         const struct qp_latency_row *x = &r->v[i];
         qp_table_cell(&t, "%s", x->model);
-        qp_table_cell(&t, "%s%s%s", x->shape, x->status ? ": " : "", x->status ? x->status : "");
+        qp_table_cell(&t, "%s%s%s%s", x->shape, x->status ? ": " : "", x->status ? x->status : "", x->doubtful && !x->status ? ": doubtful" : "");
         for (int k = QP_ROW_TTFT_P50; k <= QP_ROW_E2E_P50; k++)
             cell(&t, x->v[k], "", 2);
         rate_cell(&t, x->v[QP_ROW_PREFILL], x->prefill_reached);

@@ -12,6 +12,7 @@ enum {
 
 struct qp_latency_row {
     char *model, *shape, *status; /* status NULL: all went well */
+    bool doubtful;
     double v[QP_ROW_VALUES];      /* NaN: not there */
     double prefill_reached, decode_reached; /* percent of the machine's limit */
 };

@@ -12,9 +12,6 @@ void qlat_print_machine(const struct qlat *a)
     qp_activity_read(&now);
     fprintf(stderr, "qlat: measuring %zu model%s%s; %s%s%s, load %.2f\n", a->n_models, a->n_models == 1 ? "" : "s", a->model ? "" : " now that the stream has ended",
             a->cpu[0] ? a->cpu : "unknown processor", a->governor[0] ? ", governor " : "", a->governor, now.load1);
-    if (a->measure_limits)
-        fprintf(stderr, "qlat: this machine's limits: matrix peak %.0f (f32), %.0f (bf16) GFLOP/s, memory read %.1f GB/s\n", qp_machine_limits_of(a->limits, QP_COMPUTE_F32).gflops,
-                qp_machine_limits_of(a->limits, QP_COMPUTE_BF16).gflops, a->limits[QP_LIMIT_READ]);
 }
 
 static double value_at(double *values, size_t n, double q)
@@ -59,6 +56,9 @@ static void print_model(const struct qlat *a, size_t i, const struct qp_sweep_ou
 void qlat_print(const struct qlat *a, const struct qp_latency_shape *shape, const struct qp_sweep_outcome *out, const struct qp_sweep_setting *setting)
 {
     char flags[QP_SWEEP_FLAGS][96];
+    if (a->measure_limits)
+        fprintf(stderr, "qlat: %s  limits of this machine: matrix peak %.0f (f32), %.0f (bf16) GFLOP/s, memory read %.1f GB/s\n", a->tag,
+                qp_machine_limits_of(a->limits, QP_COMPUTE_F32).gflops, qp_machine_limits_of(a->limits, QP_COMPUTE_BF16).gflops, a->limits[QP_LIMIT_READ]);
     for (size_t i = 0; i < a->n_models; i++)
         print_model(a, i, &out[i], shape);
     for (size_t i = 0, n = qp_sweep_flags(setting, flags); i < n; i++)

@@ -62,7 +62,8 @@ static int step(struct qlat *a, const struct qp_latency_shape *shape, struct qp_
     skip_hopeless(no_memory, out, a->n_models, shape);
     a->steps_done = 0;
     qp_progress_begin(run->progress, a->tag, "requests", (a->warmup + a->runs) * (int64_t)a->n_models);
-    int r = qp_sweep_run(out, &setting, a->list, a->n_models, shape, &o, &run->err);
+    int r = a->measure_limits ? measure_limits(a) : 0;
+    r = r ? r : qp_sweep_run(out, &setting, a->list, a->n_models, shape, &o, &run->err);
     qp_progress_end(run->progress);
     for (size_t i = 0; !r && i < a->n_models; i++) {
         note_failure(a, i, &out[i]);
@@ -83,8 +84,8 @@ int qlat_measure(struct qlat *a)
     struct qp_latency_shape shape, no_memory[QLAT_MAX_MODELS] = {0};
     qp_cpu_name(a->cpu, sizeof a->cpu);
     qp_cpu_governor(a->governor, sizeof a->governor);
-    int r = a->measure_limits ? measure_limits(a) : 0;
-    if (!r && !a->run->quiet)
+    int r = 0;
+    if (!a->run->quiet)
         qlat_print_machine(a);
     for (int i = 0; !r && !qp_tool_interrupted() && qlat_shape(a, i, &shape); i++)
         r = step(a, &shape, no_memory);

@@ -8,7 +8,7 @@ include config.mk
 include rules.mk
 include pipelines/demo.mk
 
-.PHONY: all tools libs tests benches setup fetch-model demo check check-built check-layers bench install fuzz format clean config help
+.PHONY: all tools libs tests benches setup fetch-model data demo check check-built check-layers bench install fuzz format clean config help
 
 all: tools ## build the tools (default)
 tools: $(addprefix $(B)/bin/,$(TOOLS))
@@ -21,6 +21,9 @@ setup: ## install what is missing (apt-get, sudo when not root)
 
 fetch-model: ## bring the demo's model into the user's cache (98 MB)
 	@scripts/fetch_model.sh
+
+data: ## bring the standard evaluation sets into the user's cache (DATA=DIR: there), for qmc --data
+	@scripts/fetch_data.sh $(DATA)
 
 check: setup ## set up, build, and pass all tests
 	@$(MAKE) --no-print-directory check-built

@@ -46,6 +46,23 @@ same "--limit N" "$(mc --task "$T/own.json" --limit 3 | qcat -t item | grep -c '
 same "--limit FRACTION is rounded up" "$(mc --task "$T/own.json" --limit 0.21 | qcat -t item | wc -l)" 3
 for i in 0 1 2; do mc --task "$T/own.json" --num-fewshot 2 --shard $i/3 >"$T/shard$i.qp"; done
 same "shards have each item once, with the same scores" "$(cat "$T"/shard?.qp | qcat -t item | sort)" "$(qcat -t item "$T/whole.qp" | sort)"
+status "qcat --merge joins them" 0 qcat --merge "$T/shard2.qp" "$T/shard0.qp" "$T/shard1.qp"
+cp "$T/out" "$T/joined.qp"
+same "into the whole run's items and results" "$(records <"$T/joined.qp" | sha256sum)" "$(records <"$T/whole.qp" | sha256sum)"
+qcat -s "$T/joined.qp" | grep -q '^whole' && ok "in a stream that is whole" || not_ok "in a stream that is whole"
+status "a shard that is missing" 3 qcat --merge "$T/shard2.qp" "$T/shard0.qp"
+says "is named" "task 'own': shard 1/3 is missing"
+status "a shard twice" 3 qcat --merge "$T/shard2.qp" "$T/shard0.qp" "$T/shard1.qp" "$T/shard1.qp"
+says "its item is named" "task 'own': item [0-9]+ of 'm' comes twice"
+mc --task "$T/own.json" --num-fewshot 1 --shard 1/3 >"$T/other.qp"
+status "a shard of another protocol" 3 qcat --merge "$T/shard2.qp" "$T/shard0.qp" "$T/other.qp"
+says "is refused" "made under different protocols"
+mc --task "$T/own.json" --shard 1/4 >"$T/other.qp"
+status "shards of different counts" 3 qcat --merge "$T/shard0.qp" "$T/other.qp"
+says "are refused" "a shard of 4 beside one of 3"
+qppl -q --model "$T/m" --text "$QP_ROOT/pipelines/data/general-eval.txt" --max-tokens 100 >"$T/ppl.qp"
+status "streams without items" 3 qcat --merge "$T/ppl.qp"
+says "are refused, too" "the streams hold no items"
 status "--limit 0" 2 mc --task "$T/own.json" --limit 0
 says "says what it takes" "number of questions, or a share below 1"
 status "a shard that is none" 2 mc --task "$T/own.json" --shard 3/3
@@ -80,6 +97,11 @@ same "with the same results" "$(records <"$T/again.qp" | sha256sum)" "$(records 
 echo '{"name": "t", "checks": [{"metric": "acc/own", "min_retained_pct": 0}]}' >"$T/gate.json"
 status "qgate judges it" 0 qgate "$T/gate.json" <"$T/pair.qp"
 qcat -t verdict "$T/out" | grep -q '"paired":true' && ok "by the paired interval" || not_ok "by the paired interval"
+
+for i in 0 1; do qmc --compute f32 --task "$T/own.json" --shard $i/2 <"$T/quant.qp" >"$T/pair$i.qp"; done
+qcat --merge "$T/pair0.qp" "$T/pair1.qp" >"$T/joined.qp"
+same "pairs are made again from shards" "$(records <"$T/joined.qp" | sort | sha256sum)" "$(records <"$T/pair.qp" | sort | sha256sum)"
+status "qgate judges the joined stream" 0 qgate "$T/gate.json" <"$T/joined.qp"
 
 # Calibration text that holds a question.
 head -n 1 "$T/own.jsonl" | sed 's/.*"q": "\([^"]*\)".*/\1 Some more text to fill the sample up, and then some./' >"$T/seen.txt"

@@ -1,7 +1,8 @@
-/* qcat: records as JSON lines, filtered, or a summary. In: streams from standard input or files. Out: text. */
+/* qcat: records as JSON lines, filtered, or a summary. In: streams from standard input or files. Out: text; of --merge a stream. */
 #include <stdio.h>
 #include <string.h>
 
+#include "merge.h"
 #include "qcat.h"
 #include "stream/inputs.h"
 
@@ -12,6 +13,7 @@ static const struct qp_opt options[] = {
     QP_OPT_EACH('t', "type", &app.types, "TYPE", "records of this type alone; may be given several times"),
     QP_OPT_INT('\0', "bytes", &app.max_bin, 0, 16 << 20, "N", "bytes of binary fields to show, as base64"),
     QP_OPT_FLAG('s', "summary", &app.summary, "what the stream holds: parts, counts, models, results; its checksums are verified"),
+    QP_OPT_FLAG('\0', "merge", &app.merge, "join the shards of one evaluation (qmc --shard) into one stream: items in order, results added up again"),
     QP_OPT_END,
 };
 
@@ -40,9 +42,27 @@ static int take(void *ctx, const struct qp_record *rec, struct qp_err *err)
     return 0;
 }
 
+static int take_shard(void *ctx, const struct qp_record *rec, struct qp_err *err)
+{
+    return merge_record(ctx, rec, err);
+}
+
+static int join_shards(struct qp_tool_run *run)
+{
+    struct merge *m;
+    if (merge_new(&m, &run->err))
+        return run->err.code;
+    int r = qp_inputs_read(&run->args, "qcat", take_shard, m, &run->err);
+    r = r ? r : merge_write(m, app.argc, app.argv, &run->err);
+    merge_free(m);
+    return r;
+}
+
 static int on_end(struct qp_tool_run *run, void *ctx)
 {
     (void)ctx;
+    if (app.merge)
+        return join_shards(run);
     struct qp_buf line = QP_BUF_INIT;
     int r = qp_inputs_read(&run->args, "qcat", take, &line, &run->err);
     if (app.summary) /* what was read before an error is worth seeing */
@@ -62,12 +82,14 @@ static void release(void *ctx)
 int main(int argc, char **argv)
 {
     app.max_bin = 24;
+    app.argc = argc;
+    app.argv = argv;
     const struct qp_tool tool = {
         .name = "qcat",
-        .summary = "Records as JSON lines, filtered, or a summary of a stream.",
-        .usage = "[--json] [--type TYPE]... [--summary] [FILE...]",
+        .summary = "Records as JSON lines, filtered, or a summary of a stream; shards joined.",
+        .usage = "[--json] [--type TYPE]... [--summary | --merge] [FILE...]",
         .details = "Ends with status 3 when a stream is cut off or corrupt, after the records that were whole.\n\n"
-                   "  qcat --type result run.qp | jq .value\n  qcat --summary run.qp",
+                   "  qcat --type result run.qp | jq .value\n  qcat --summary run.qp\n  qcat --merge shard0.qp shard1.qp > whole.qp",
         .opts = options, .input = QP_INPUT_NONE, .on_end = on_end, .release = release, .ctx = &app,
     };
     return qp_tool_main(&tool, argc, argv);

@@ -18,7 +18,9 @@ struct qcat_part {
 };
 
 struct qcat {
-    bool json, summary;
+    bool json, summary, merge;
+    int argc;
+    char **argv;
     struct qp_strs types;
     int64_t max_bin;
     struct qcat_type type[QCAT_MAX_TYPES];

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "stream/internal.h"
 
 bool qp_record_is(const struct qp_record *rec, const char *type)
@@ -185,6 +186,45 @@ int qp_record_need_i64(const struct qp_record *rec, const char *field, int64_t *
 int qp_record_need_f64(const struct qp_record *rec, const char *field, double *out, struct qp_err *err)
 {
     return need(qp_record_f64(rec, field, out, err), rec, field, err);
+}
+
+/* ---- records that outlive their reader's next one ---- */
+
+struct kept {
+    struct qp_record rec; /* first: callers hold this */
+    msgpack_unpacked unpacked;
+    uint8_t raw[];
+};
+
+int qp_record_keep(struct qp_record **out, const struct qp_record *rec, struct qp_err *err)
+{
+    struct kept *k = qp_alloc(sizeof *k + rec->raw_bytes, "a record", err);
+    size_t off = 0;
+    *out = NULL;
+    if (!k)
+        return QP_E_RESOURCE;
+    memcpy(k->raw, rec->raw, rec->raw_bytes);
+    msgpack_unpacked_init(&k->unpacked);
+    if (msgpack_unpack_next(&k->unpacked, (const char *)k->raw, rec->raw_bytes, &off) == MSGPACK_UNPACK_NOMEM_ERROR) {
+        qp_free(k);
+        return qp_err_set(err, QP_E_RESOURCE, "no memory to keep a record");
+    }
+    k->rec = (struct qp_record){.type = "", .raw = k->raw, .raw_bytes = rec->raw_bytes, .map = &k->unpacked.data, .zone = k->unpacked.zone};
+    if (qp_record_need_str(&k->rec, "t", &k->rec.type, err)) {
+        qp_record_free(&k->rec);
+        return err->code;
+    }
+    *out = &k->rec;
+    return 0;
+}
+
+void qp_record_free(struct qp_record *rec)
+{
+    struct kept *k = (struct kept *)rec;
+    if (!k)
+        return;
+    msgpack_unpacked_destroy(&k->unpacked);
+    qp_free(k);
 }
 
 /* ---- JSON ---- */

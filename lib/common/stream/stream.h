@@ -45,6 +45,10 @@ void qp_reader_free(struct qp_reader *rd);
 /* 1 and *rec, 0 at a complete end of the stream, QP_E_INPUT when the stream is cut off, corrupt, or checks fail. Empty input is cut off. */
 int qp_reader_next(struct qp_reader *rd, struct qp_record *rec, struct qp_err *err) QP_MUST_USE;
 
+/* A copy that outlives the reader's next record; for qp_record_free. */
+int qp_record_keep(struct qp_record **out, const struct qp_record *rec, struct qp_err *err) QP_MUST_USE;
+void qp_record_free(struct qp_record *rec);
+
 bool qp_record_is(const struct qp_record *rec, const char *type);
 /* Getters: 1 found, 0 absent or nil, QP_E_INPUT when the field has another type or a value out of range (the message names
  * record and field). Strings and binaries are borrowed from the record. Strings with a zero byte inside are refused. */

@@ -40,6 +40,7 @@ static const struct qp_opt options[] = {
     QP_OPT_GROUP("Computing"),
     QP_OPT_ENUM('\0', "compute", &app.compute, computes, "TYPE", "products of the calibration pass; auto: bf16 where the machine has it"),
     QP_OPT_ENUM('\0', "device", &app.device, devices, "NAME", "where to compute"),
+    QP_OPT_FLAG('\0', "plan", &app.plan, "only say what the run would need: layers that cannot be stored, memory, disk, minutes"),
     QP_OPT_SIZE('\0', "memory", &app.memory, "SIZE", "activations beyond it lie in temporary files, in $TMPDIR or beside DIR: 500M, 4G, ...; default: half of what is free"),
     QP_OPT_FLAG('v', "verbose", &app.verbose, "a line for each layer on standard error"),
     QP_OPT_END,
@@ -196,6 +197,8 @@ static int on_end(struct qp_tool_run *run, void *ctx)
 {
     struct qquant *q = ctx;
     int r = open_model(q, run);
+    if (!r && q->plan)
+        return qquant_plan(q, run);
     r = r ? r : qquant_open_spool(q, &run->err);
     if (!r && q->out)
         r = qquant_open_checkpoint(q, run);

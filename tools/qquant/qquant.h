@@ -17,7 +17,7 @@ struct qquant {
     /* options */
     int method, format, device, compute, duo;
     int64_t bits, group_size, sweeps, min_expert_tokens;
-    bool sym, asym, act_order, static_groups, mse, clip, verbose;
+    bool sym, asym, act_order, static_groups, mse, clip, verbose, plan;
     double damp, drift;
     const char *out, *model_path;
     int64_t memory;
@@ -54,6 +54,10 @@ int qquant_set_changed(const struct qquant *q, const struct qp_layer_report *rep
 /* A `layer` record and, inline, the layer's tensors. */
 int qquant_write_layer(const struct qquant *q, struct qp_writer *w, const struct qp_layer_report *rep, const struct qp_qweight *layer, struct qp_err *err);
 
+/* --plan: says what the run would need. */
+int qquant_plan(struct qquant *q, struct qp_tool_run *run);
+/* Bytes of activations that --memory allows. */
+size_t qquant_memory(const struct qquant *q);
 /* Where activations go that --memory does not hold. */
 int qquant_open_spool(struct qquant *q, struct qp_err *err);
 /* -o: opens the checkpoint, or goes on with the unfinished one of the same setup: its layer records are written again, q->blocks says where to begin. */

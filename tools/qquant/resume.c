@@ -20,7 +20,7 @@ struct note { /* then the layer's records */
 /* Options that change nothing in the result. */
 static bool is_neutral(const char *name)
 {
-    static const char *const names[] = {"output", "model", "verbose", "memory"};
+    static const char *const names[] = {"output", "model", "verbose", "memory", "plan"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(name, names[i]))
             return true;
@@ -86,12 +86,16 @@ static int done(void *ctx, int64_t layer, const float *const *streams, int n_str
     return qp_checkpoint_end_block(ctx, layer, streams, n_streams, n, err);
 }
 
+size_t qquant_memory(const struct qquant *q)
+{
+    return q->memory > 0 ? (size_t)q->memory : qp_memory_available() ? qp_memory_available() / 2 : SIZE_MAX;
+}
+
 int qquant_open_spool(struct qquant *q, struct qp_err *err)
 {
     const char *tmp = getenv("TMPDIR");
     char *folder = tmp && *tmp ? qp_strdup(tmp, err) : q->out ? qp_path_parent(q->out, err) : qp_strdup("/var/tmp", err);
-    size_t memory = q->memory > 0 ? (size_t)q->memory : qp_memory_available() ? qp_memory_available() / 2 : SIZE_MAX;
-    int r = folder ? qp_spool_new(&q->spool, memory, folder, err) : QP_E_RESOURCE;
+    int r = folder ? qp_spool_new(&q->spool, qquant_memory(q), folder, err) : QP_E_RESOURCE;
     q->opt.spool = q->spool;
     qp_free(folder);
     return r;

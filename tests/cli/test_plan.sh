@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# qquant --plan: what a run would need, before any of it is done.
+. "$(dirname "$0")/lib.sh"
+PATH=$QP_BIN:$PATH
+data=$QP_ROOT/pipelines/data
+mk() { "$QP_TOOLS/mkmodel" "$@"; }
+field() { qcat -t plan "$T/plan.qp" | sed "s/.*\"$1\":\([^,}]*\).*/\1/"; }
+mk "$T/m" layers=2 d=64 ff=128
+qcalib -q --model "$T/m" --general "$data/general.txt" --samples 4 --seq-len 64 >"$T/calib.qp"
+
+plan() { qquant --plan "$@" <"$T/calib.qp" >"$T/plan.qp"; }
+check "a plan of GPTQ" plan -o "$T/made"
+[ ! -e "$T/made" ] && [ ! -e "$T/made.part" ] && ok "writes nothing" || not_ok "writes nothing"
+[ "$(field problems)" = "[]" ] && [ "$(field layers)" = 14 ] && ok "14 layers, all of which can be stored" || not_ok "14 layers, all of which can be stored"
+awk -v s="$(field seconds)" 'BEGIN { exit !(s > 0 && s < 600) }' && ok "a time" || not_ok "a time: $(field seconds)"
+[ "$(field spooled_bytes)" = 0 ] && [ "$(field state_bytes)" = $((2 * 256 * 64 * 4)) ] && ok "two residual streams beside it" || not_ok "two residual streams beside it: $(field state_bytes)"
+qquant -q -o "$T/made" <"$T/calib.qp" >/dev/null # the tensors end the file, behind a header whose length its first 8 bytes tell
+header=$(od -An -t d8 -N 8 "$T/made/model.safetensors" | tr -d ' ')
+[ "$(field result_bytes)" = $(($(stat -c %s "$T/made/model.safetensors") - 8 - header)) ] && ok "the size is that of the checkpoint" || not_ok "the size is that of the checkpoint: $(field result_bytes)"
+check "with little memory" plan --memory 1K --method awq+gptq --drift 0.5
+[ "$(field spooled_bytes)" -gt 100000 ] && ok "activations go to files" || not_ok "activations go to files: $(field spooled_bytes)"
+for how in "rtn" "none"; do
+    check "a plan of $how, from a model alone" bash -c "qquant --plan --model '$T/m' --method $how >'$T/plan.qp'"
+done
+mk "$T/odd" layers=2 d=64 ff=100
+qcalib -q --model "$T/odd" --general "$data/general.txt" --samples 2 --seq-len 64 >"$T/calib.qp"
+status "shapes that do not divide" 3 plan -o "$T/odd-out"
+[ "$(grep -c "mlp.*cannot be stored as gptq: " "$T/err")" = 6 ] && grep -q "6 of 14 layers cannot be stored as gptq" "$T/err" && ok "each is named, with the reason" || not_ok "each is named, with the reason"
+[ "$(qcat -t plan "$T/plan.qp" 2>/dev/null | grep -o '"name":"model.layers.[01].mlp' | wc -l)" = 6 ] && ok "in the record, too" || not_ok "in the record, too"
+[ ! -e "$T/odd-out.part" ] && ok "and nothing was begun" || not_ok "and nothing was begun"
+finish

@@ -1,5 +1,6 @@
-/* bench_engine [MODEL]: prefill, logits and decoding of one model (default: the demo's), as tokens per second and as a share of what this machine
- * can do: multiply-adds for prefill, reading the weights for decoding. Best of several runs, all threads. */
+/* bench_engine [MODEL [WORD...]]: prefill, logits and decoding of one model (default: the demo's), as tokens per second and as a share of what this
+ * machine can do: multiply-adds for prefill, reading the weights for decoding. Best of several runs, all threads. Words filter by the lines' names
+ * ("bf16 prefill T=512"). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,19 @@ struct bench {
     float *hidden, *logits;
     double limits[QP_LIMIT_COUNT];
     enum qp_compute compute;
+    char **words;
+    int n_words;
 };
+
+static bool wanted(const struct bench *b, const char *what)
+{
+    char line[96];
+    snprintf(line, sizeof line, "%s %s", b->compute == QP_COMPUTE_BF16 ? "bf16" : "float32", what);
+    for (int i = 0; i < b->n_words; i++)
+        if (!strstr(line, b->words[i]))
+            return false;
+    return true;
+}
 
 /* Multiply-adds of the linear layers and of attention (causal) for T tokens behind pos0, times two; the last layer's output not counted apart. */
 static double flops_of(const struct qp_model_config *c, double T, double pos0)
@@ -60,6 +73,8 @@ static void prefill(struct bench *b, int64_t T)
     char what[64];
     const struct qp_model_config *c = qp_engine_config(b->e);
     snprintf(what, sizeof what, "prefill T=%d", (int)T);
+    if (!wanted(b, what))
+        return;
     double s = forward(b, 1, T, 0, 5), limit = b->limits[b->compute == QP_COMPUTE_BF16 ? QP_LIMIT_BF16 : QP_LIMIT_F32_AVX512];
     line(what, s, (double)T, flops_of(c, (double)T, 0) / s, "GFLOP/s", limit);
 }
@@ -70,6 +85,10 @@ static void logits(struct bench *b)
     int64_t n = qp_engine_logit_rows(b->e);
     struct qp_err err = {0};
     double best = 1e30;
+    char what[64];
+    snprintf(what, sizeof what, "logits n=%d", (int)n);
+    if (!wanted(b, what))
+        return;
     for (int r = 0; r < 5; r++) {
         double t = now();
         if (qp_engine_logits(b->e, b->hidden, n, b->logits, &err))
@@ -77,8 +96,6 @@ static void logits(struct bench *b)
         t = now() - t;
         best = t < best ? t : best;
     }
-    char what[64];
-    snprintf(what, sizeof what, "logits n=%d", (int)n);
     line(what, best, (double)n, 2 * (double)(n * c->d_model * c->vocab_size) / best, "GFLOP/s",
          b->limits[b->compute == QP_COMPUTE_BF16 ? QP_LIMIT_BF16 : QP_LIMIT_F32_AVX512]);
 }
@@ -87,16 +104,18 @@ static void decode(struct bench *b, int n_seq, int64_t pos0)
 {
     char what[64];
     struct qp_err err = {0};
+    snprintf(what, sizeof what, "decode batch=%d at %d", n_seq, (int)pos0);
+    if (!wanted(b, what))
+        return;
     forward(b, n_seq, pos0, 0, 0);
-    double s = forward(b, n_seq, 1, pos0, 20), head = 1e30;
-    for (int r = 0; r < 5; r++) {
+    double s = forward(b, n_seq, 1, pos0, 60), head = 1e30;
+    for (int r = 0; r < 20; r++) {
         double t = now();
         if (qp_engine_logits(b->e, b->hidden, n_seq, b->logits, &err))
             exit(5);
         t = now() - t;
         head = t < head ? t : head;
     }
-    snprintf(what, sizeof what, "decode batch=%d at %d", n_seq, (int)pos0);
     line(what, s + head, n_seq, (double)qp_engine_weight_bytes(b->e) / (s + head), "GB/s", b->limits[QP_LIMIT_READ]);
 }
 
@@ -114,7 +133,9 @@ static int run(struct bench *b, struct qp_model *m, struct qp_pool *pool, const 
     logits(b);
     decode(b, 1, 128);
     decode(b, 1, 2000);
+    decode(b, 4, 128);
     decode(b, 8, 128);
+    decode(b, 16, 128);
     decode(b, 64, 128);
     for (int i = 0; i < 64; i++)
         qp_seq_free(b->seqs[i]);
@@ -127,7 +148,7 @@ int main(int argc, char **argv)
     char path[4096];
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME"), *model = argc > 1 ? argv[1] : getenv("QP_MODEL");
     snprintf(path, sizeof path, "%s%s/quantpipe/SmolLM2-135M-Instruct.Q4_1.gguf", cache ? cache : home ? home : ".", cache ? "" : "/.cache");
-    struct bench b = {0};
+    struct bench b = {.words = argv + 2, .n_words = argc > 2 ? argc - 2 : 0};
     struct qp_ops ops;
     struct qp_pool *pool = NULL;
     struct qp_model *m = NULL;

@@ -214,7 +214,7 @@ static void codes_shape(struct bench *b, struct codes *c, const char *kind, bool
 
 static void bench_codes(struct bench *b)
 {
-    const int64_t shapes[][3] = {{512, 3072, 576}, {512, 576, 1536}, {64, 3072, 576}, {16, 3072, 576}, {8, 3072, 576}, {4, 3072, 576},
+    const int64_t shapes[][3] = {{512, 3072, 576}, {512, 576, 1536}, {64, 3072, 576}, {24, 3072, 576}, {16, 3072, 576}, {12, 3072, 576}, {8, 3072, 576}, {6, 3072, 576}, {4, 3072, 576},
                                  {1, 3072, 576},   {1, 576, 1536},   {1, 49152, 1536}};
     const struct {
         const char *name;
@@ -224,7 +224,7 @@ static void bench_codes(struct bench *b)
     } kinds[] = {{"int4 g64", 4, 64, false}, {"int4 g64 zeros", 4, 64, true}, {"int4 g32", 4, 32, false}, {"int8", 8, 0, false}};
     bool pack = strstr(b->op, "pack");
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
-        for (size_t i = pack ? 6 : 0; i < (pack ? 7 : sizeof shapes / sizeof *shapes); i++) {
+        for (size_t i = pack ? 9 : 0; i < (pack ? 10 : sizeof shapes / sizeof *shapes); i++) {
             int64_t K = shapes[i][2], group = kinds[k].group ? kinds[k].group : K;
             struct codes c = {.T = shapes[i][0], .q = {.N = shapes[i][1], .K = K, .Kp = K, .group = group, .n_groups = K / group, .bits = kinds[k].bits, .half = true,
                                                        .zeros = kinds[k].zeros, .affine = true}};

@@ -3,9 +3,9 @@
 #include "backend/cpu/simd/qpanel.h"
 
 typedef uint32_t q_x;
-typedef __m512i q_w;
+typedef __m512i q_w, q_codes;
 #define Q_STEP 2
-#define Q_FEW 12
+#define Q_FEW(bits) ((bits) == 4 ? INT64_MAX : 12) /* a shift and a permutation hide behind the products of 6 rows */
 #define LINEAR_Q qp_avx512_bf16_linear_q
 
 struct q_tables {
@@ -20,6 +20,11 @@ INLINE struct q_tables q_tables_load(const struct qp_qmatrix *q)
     return (struct q_tables){to_bf16(t, t), q->table, q->affine};
 }
 
+INLINE __m512i q_load(const uint8_t *at)
+{
+    return _mm512_loadu_si512(at);
+}
+
 INLINE void q_prefetch(const uint8_t *at)
 {
     _mm_prefetch((const char *)at + 1024, _MM_HINT_T0);
@@ -32,15 +37,11 @@ INLINE __m512i decode_byte(const struct q_tables *t, __m512i c, int k)
     return _mm512_castps_si512(t->affine ? v_add(_mm512_cvtepi32_ps(i), v_set1(t->table[0])) : _mm512_i32gather_ps(i, t->table, 4));
 }
 
-INLINE void q_decode(const struct q_tables *t, int bits, const uint8_t *at, __m512i w[8])
+INLINE __m512i q_decode(const struct q_tables *t, int bits, __m512i c, int s)
 {
-    __m512i c = _mm512_loadu_si512(at);
     if (bits == 4)
-        UNROLL for (int s = 0; s < 4; s++)
-            w[s] = _mm512_permutexvar_epi16(_mm512_srli_epi16(c, 4 * s), t->pairs);
-    else
-        UNROLL for (int s = 0; s < 2; s++)
-            w[s] = _mm512_or_si512(_mm512_srli_epi32(decode_byte(t, c, 2 * s), 16), decode_byte(t, c, 2 * s + 1));
+        return _mm512_permutexvar_epi16(_mm512_srli_epi16(c, 4 * s), t->pairs);
+    return _mm512_or_si512(_mm512_srli_epi32(decode_byte(t, c, 2 * s), 16), decode_byte(t, c, 2 * s + 1));
 }
 
 INLINE vf q_mac(vf acc, uint32_t x, __m512i w)

@@ -4,14 +4,16 @@
  * The including file defines what one vector of decoded weights is:
  *   q_x, Q_STEP          element of x, and how many columns it holds
  *   q_w                  vector of weights, Q_STEP columns of VL rows
- *   struct q_tables, q_tables_load, q_decode(tables, bits, affine, word vector, q_w out[])   the steps of a unit's word vector: q_cols(bits) / Q_STEP
+ *   q_codes, q_load      one vector of words of codes
+ *   struct q_tables, q_tables_load, q_decode(tables, bits, codes, s)   step s of the q_cols(bits) / Q_STEP that lie in them
  *   q_mac(acc, x, w)     acc += x * w
- *   q_round(dst, x, q, ldx...)  see convert_rows
+ *   q_round(dst, x, q)   a row of x as q_x
+ *   Q_FEW(bits)          most rows that read the codes as they are
  *   LINEAR_Q             the function's name */
 #include "backend/cpu/simd/qpanel.h"
 #include "backend/cpu/variants.h"
 
-#define Q_ROW_BLOCK 128   /* rows that share a decoded panel */
+#define Q_ROW_BLOCK 192   /* rows that share a decoded panel */
 #define Q_BLOCK 1024      /* rows of x that are rounded at a time */
 #define Q_DECODED 2048    /* columns decoded at a time, in whole groups: a panel that the second-level cache holds */
 #define Q_PANELS (NR / QN)
@@ -25,7 +27,8 @@ struct q_job {
     float *xs;      /* [T][n_groups] sums of x, when there are zeros */
     uint8_t *panels; /* a decoded panel for each thread */
     size_t panel_bytes, stream;
-    int64_t ldy, ldx, T, steps, tasks;
+    int64_t ldy, ldx, T, steps;
+    int64_t grain; /* panels of a task for few rows */
     bool accumulate;
 };
 
@@ -88,7 +91,7 @@ INLINE void q_direct_body(int mr, int np, int bits, const struct q_job *j, int64
 {
     const struct qp_qmatrix *q = j->q;
     const int width = np * QN, per_unit = q_cols(bits) / Q_STEP;
-    float total[MR * 4 * QN] __attribute__((aligned(64)));
+    float total[2 * MR * QN] __attribute__((aligned(64)));
     const q_x *x = j->xb + t * j->steps;
     const uint8_t *w = j->packed + (size_t)p * j->stream;
     float *y = j->y + t * j->ldy + p * QN;
@@ -102,16 +105,22 @@ INLINE void q_direct_body(int mr, int np, int bits, const struct q_job *j, int64
         UNROLL for (int i = 0; i < mr; i++)
             UNROLL for (int v = 0; v < 2 * np; v++)
                 acc[i][v] = v_set1(0);
-        for (int64_t u = 0; u < units; u++)
+        for (int64_t u = 0; u < units; u++) {
+            q_codes c[8];
             UNROLL for (int v = 0; v < 2 * np; v++) {
-                q_w b[8];
                 const uint8_t *at = w + (size_t)(v / 2) * j->stream + (size_t)(2 * u + v % 2) * sizeof(vf);
                 q_prefetch(at);
-                q_decode(&tables, bits, at, b);
-                UNROLL for (int s = 0; s < per_unit; s++)
-                    UNROLL for (int i = 0; i < mr; i++)
-                        acc[i][v] = q_mac(acc[i][v], x[i * j->steps + u * per_unit + s], b[s]);
+                c[v] = q_load(at);
             }
+            UNROLL for (int s = 0; s < per_unit; s++) {
+                q_w b[8];
+                UNROLL for (int v = 0; v < 2 * np; v++)
+                    b[v] = q_decode(&tables, bits, c[v], s);
+                UNROLL for (int i = 0; i < mr; i++)
+                    UNROLL for (int v = 0; v < 2 * np; v++)
+                        acc[i][v] = q_mac(acc[i][v], x[i * j->steps + u * per_unit + s], b[v]);
+            }
+        }
         UNROLL for (int v = 0; v < 2 * np; v++) {
             const uint8_t *at = w + (size_t)(v / 2) * j->stream + q_code_bytes(q, cols);
             vf s = q_load_scales(q, at, v % 2), z = q->zeros ? q_load_scales(q, at + q_scale_bytes(q), v % 2) : s;
@@ -133,7 +142,7 @@ INLINE void q_direct_body(int mr, int np, int bits, const struct q_job *j, int64
     {                                                                                                             \
         q_direct_body(mr, np, 8, j, p, t);                                                                        \
     }
-#define Q_DIRECT_ALL(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(1, 4)
+#define Q_DIRECT_ALL(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(1, 4)
 Q_DIRECT_ALL(Q_DIRECT)
 
 static void q_direct(int mr, int np, const struct q_job *j, int64_t p, int64_t t)
@@ -148,15 +157,21 @@ static void q_direct(int mr, int np, const struct q_job *j, int64_t p, int64_t t
     }
 }
 
+/* A task: the rows of one block against some panels, which stay in the first-level cache. */
 static void q_few(void *arg, int64_t begin, int64_t end, int thread)
 {
     const struct q_job *j = arg;
+    int64_t panels = q_panels(j->q), chunks = (panels + j->grain - 1) / j->grain;
     (void)thread;
-    for (int64_t p = begin; p < end;) {
-        int np = j->T == 1 && end - p >= 4 ? 4 : end - p >= 2 ? 2 : 1;
-        for (int64_t t = 0; t < j->T; t += MR)
-            q_direct(j->T - t < MR ? (int)(j->T - t) : MR, np, j, p, t);
-        p += np;
+    for (int64_t task = begin; task < end; task++) {
+        int64_t p = task % chunks * j->grain, p1 = p + j->grain < panels ? p + j->grain : panels;
+        int64_t t0 = task / chunks * Q_ROW_BLOCK, t1 = t0 + Q_ROW_BLOCK < j->T ? t0 + Q_ROW_BLOCK : j->T;
+        int64_t passes = (t1 - t0 + MR - 1) / MR, rows = (t1 - t0 + passes - 1) / passes;
+        for (int np; p < p1; p += np) {
+            np = j->T == 1 && p1 - p >= 4 ? 4 : rows <= 4 && p1 - p >= 2 ? 2 : 1;
+            for (int64_t t = t0; t < t1; t += rows)
+                q_direct((int)(t1 - t < rows ? t1 - t : rows), np, j, p, t);
+        }
     }
 }
 
@@ -167,10 +182,9 @@ INLINE void q_unpack_units(int bits, const struct q_tables *tables, const uint8_
 {
     const int per_unit = q_cols(bits) / Q_STEP;
     for (int64_t u = 0; u < units; u++, at += 2 * sizeof(vf), steps += per_unit * NV) {
-        q_w b[8];
-        q_decode(tables, bits, at, b);
+        q_codes c = q_load(at);
         UNROLL for (int i = 0; i < per_unit; i++)
-            steps[i * NV] = b[i];
+            steps[i * NV] = q_decode(tables, bits, c, i);
     }
 }
 
@@ -287,7 +301,8 @@ void LINEAR_Q(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t
     int64_t block = T < Q_BLOCK ? T : Q_BLOCK, panels = q_panels(q), wide = (panels + Q_PANELS - 1) / Q_PANELS;
     struct q_job j = {.packed = packed, .q = q, .ldy = ldy, .ldx = ldx, .steps = q->Kp / Q_STEP, .stream = q_panel_bytes(q), .accumulate = accumulate};
     size_t xb = q_align((size_t)(block * j.steps) * sizeof(q_x)), xs = q_align((size_t)(block * q->n_groups) * sizeof(float));
-    bool few = T <= Q_FEW;
+    bool few = T <= Q_FEW(q->bits);
+    j.grain = T > 16 ? 1 : panels >= 64 ? 4 : panels >= 24 ? 3 : 2;
     j.panel_bytes = few ? 0 : q_align(q_decoded_bytes(q));
     uint8_t *scratch = qp_exec_scratch(ex, xb + xs + j.panel_bytes * (size_t)qp_pool_threads(ex->pool));
     if (!scratch)
@@ -301,7 +316,7 @@ void LINEAR_Q(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t
         j.y = y + t * ldy;
         qp_pool_for(ex->pool, j.T, 24, q_convert, &j);
         if (few)
-            qp_pool_for(ex->pool, panels, panels >= 64 ? 4 : panels >= 24 ? 3 : 2, q_few, &j);
+            qp_pool_for(ex->pool, (panels + j.grain - 1) / j.grain * ((j.T + Q_ROW_BLOCK - 1) / Q_ROW_BLOCK), 1, q_few, &j);
         else
             qp_pool_for(ex->pool, wide * ((j.T + Q_ROW_BLOCK - 1) / Q_ROW_BLOCK), 1, q_many, &j);
     }

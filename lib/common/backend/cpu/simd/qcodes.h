@@ -7,7 +7,7 @@
 typedef float q_x;
 typedef vf q_w;
 #define Q_STEP 1
-#define Q_FEW 6
+#define Q_FEW(bits) 6
 #define LINEAR_Q QP_V(linear_q)
 
 struct q_tables {
@@ -28,53 +28,43 @@ INLINE void q_prefetch(const uint8_t *at)
 
 #if defined(__AVX512F__)
 
-INLINE void q_decode4(const struct q_tables *t, const uint8_t *at, vf w[8])
+typedef __m512i q_codes;
+
+INLINE q_codes q_load(const uint8_t *at)
 {
-    __m512i c = _mm512_loadu_si512(at);
-    UNROLL for (int k = 0; k < 8; k++) /* the permutation looks at 4 bits alone */
-        w[k] = _mm512_permutexvar_ps(_mm512_srli_epi32(c, 4 * (k / 2 + 4 * (k & 1))), t->low);
+    return _mm512_loadu_si512(at);
 }
 
-INLINE void q_decode8(const struct q_tables *t, const uint8_t *at, vf w[8])
+INLINE vf q_decode(const struct q_tables *t, int bits, q_codes c, int k)
 {
-    __m512i c = _mm512_loadu_si512(at);
-    UNROLL for (int k = 0; k < 4; k++) {
-        __m512i i = _mm512_and_si512(_mm512_srli_epi32(c, 8 * k), _mm512_set1_epi32(255));
-        w[k] = t->affine ? v_add(_mm512_cvtepi32_ps(i), v_set1(t->table[0])) : _mm512_i32gather_ps(i, t->table, 4);
-    }
+    if (bits == 4) /* the permutation looks at 4 bits alone */
+        return _mm512_permutexvar_ps(_mm512_srli_epi32(c, 4 * (k / 2 + 4 * (k & 1))), t->low);
+    __m512i i = _mm512_and_si512(_mm512_srli_epi32(c, 8 * k), _mm512_set1_epi32(255));
+    return t->affine ? v_add(_mm512_cvtepi32_ps(i), v_set1(t->table[0])) : _mm512_i32gather_ps(i, t->table, 4);
 }
 
 #else
 
-INLINE void q_decode4(const struct q_tables *t, const uint8_t *at, vf w[8])
+typedef __m256i q_codes;
+
+INLINE q_codes q_load(const uint8_t *at)
 {
-    __m256i c = _mm256_loadu_si256((const __m256i *)at);
-    UNROLL for (int k = 0; k < 8; k++) { /* the permutations look at 3 bits, the blend at the fourth */
+    return _mm256_loadu_si256((const __m256i *)at);
+}
+
+INLINE vf q_decode(const struct q_tables *t, int bits, q_codes c, int k)
+{
+    if (bits == 4) { /* the permutations look at 3 bits, the blend at the fourth */
         const int bit = 4 * (k / 2 + 4 * (k & 1));
         __m256i i = _mm256_srli_epi32(c, bit);
         vf high = _mm256_castsi256_ps(_mm256_slli_epi32(c, 28 - bit));
-        w[k] = _mm256_blendv_ps(_mm256_permutevar8x32_ps(t->low, i), _mm256_permutevar8x32_ps(t->high, i), high);
+        return _mm256_blendv_ps(_mm256_permutevar8x32_ps(t->low, i), _mm256_permutevar8x32_ps(t->high, i), high);
     }
-}
-
-INLINE void q_decode8(const struct q_tables *t, const uint8_t *at, vf w[8])
-{
-    __m256i c = _mm256_loadu_si256((const __m256i *)at);
-    UNROLL for (int k = 0; k < 4; k++) {
-        __m256i i = _mm256_and_si256(_mm256_srli_epi32(c, 8 * k), _mm256_set1_epi32(255));
-        w[k] = t->affine ? v_add(_mm256_cvtepi32_ps(i), v_set1(t->table[0])) : _mm256_i32gather_ps(t->table, i, 4);
-    }
+    __m256i i = _mm256_and_si256(_mm256_srli_epi32(c, 8 * k), _mm256_set1_epi32(255));
+    return t->affine ? v_add(_mm256_cvtepi32_ps(i), v_set1(t->table[0])) : _mm256_i32gather_ps(t->table, i, 4);
 }
 
 #endif
-
-INLINE void q_decode(const struct q_tables *t, int bits, const uint8_t *at, vf w[8])
-{
-    if (bits == 4)
-        q_decode4(t, at, w);
-    else
-        q_decode8(t, at, w);
-}
 
 INLINE vf q_mac(vf acc, float x, vf w)
 {

@@ -146,6 +146,9 @@ void qp_weight_read_codes(const struct qp_weight *w, int64_t row0, int64_t n, ui
 
 /* The model's tokenizer: tokenizer.json of the directory, or the GGUF's metadata. Caller frees with qp_tokenizer_free. */
 int qp_model_tokenizer(const struct qp_model *m, struct qp_tokenizer **out, struct qp_err *err) QP_MUST_USE;
+/* Tokens that end an answer: EOS of the tokenizer, of config.json and generation_config.json (lists, too), EOS and end of turn of a GGUF file. *n may be 0. */
+#define QP_MAX_END_IDS 16
+int qp_model_end_ids(const struct qp_model *m, const struct qp_tokenizer *tok, int32_t out[QP_MAX_END_IDS], size_t *n, struct qp_err *err) QP_MUST_USE;
 
 /* ---- quantized models from a stream, and checkpoints ---- */
 

@@ -112,7 +112,7 @@ status "a typo in a gate file" 3 qgate "$T/typo.json" <"$T/ppl.qp"
 says "is named" "unknown key 'max_incraese_pct'"
 echo '{"checks": [' >"$T/json.json" && status "a gate file that is no JSON" 3 qgate "$T/json.json" <"$T/ppl.qp"
 status "a stream without a quantized model" 3 qgate "$QP_ROOT/pipelines/gates/demo.json" <"$T/calib.qp"
-for tool in qcalib qquant qppl qgate qreport qcat; do
+for tool in qcalib qquant qppl qgen qgate qreport qcat; do
     check "$tool --help" "$tool" --help
     check "$tool --version" "$tool" --version
 done

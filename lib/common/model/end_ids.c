@@ -2,6 +2,7 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "model/internal.h"
 #include "text/tokenizer.h"

@@ -104,6 +104,30 @@ static int normalize(const struct qp_matcher *m, const char *text, struct qp_buf
     return qp_buf_check(out, err);
 }
 
+static bool is_word(uint32_t c)
+{
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_LO) || k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
+}
+
+static bool holds(const struct qp_buf *text, const struct qp_buf *part, bool whole_words)
+{
+    const char *end = text->data + text->len, *p = text->data;
+    for (; text->len && (p = memmem(p, (size_t)(end - p), part->data, part->len)); p++) {
+        const char *before = p;
+        uint32_t a = ' ', b = ' ';
+        while (before > text->data && (*--before & 0xc0) == 0x80)
+            continue;
+        if (before < p)
+            qp_utf8_next(before, &a);
+        if (p + part->len < end)
+            qp_utf8_next(p + part->len, &b);
+        if (!whole_words || !(is_word(a) || is_word(b)))
+            return true;
+    }
+    return false;
+}
+
 static int compare_texts(const struct qp_matcher *m, const char *expected, const char *answer, bool *right, struct qp_err *err)
 {
     struct qp_buf want = QP_BUF_INIT, got = QP_BUF_INIT;
@@ -112,7 +136,7 @@ static int compare_texts(const struct qp_matcher *m, const char *expected, const
     if (!r && !want.len)
         r = qp_err_set(err, QP_E_INPUT, "the expected text is empty");
     if (!r)
-        *right = m->o.kind == QP_MATCH_EXACT ? want.len == got.len && !memcmp(want.data, got.data, got.len) : got.len && memmem(got.data, got.len, want.data, want.len);
+        *right = m->o.kind == QP_MATCH_EXACT ? want.len == got.len && !memcmp(want.data, got.data, got.len) : holds(&got, &want, m->o.whole_words);
     qp_buf_release(&want);
     qp_buf_release(&got);
     return r;

@@ -21,6 +21,7 @@ enum qp_match_kind {
 struct qp_match_options {
     enum qp_match_kind kind;
     bool ignore_case;      /* full case folding; for patterns PCRE2's */
+    bool whole_words;      /* contains: no letter or digit stands right before or after it */
     bool first_number;
     double tolerance;      /* numbers: |a - b| <= tolerance, or equal to nine digits */
     const char *extract;   /* NULL, or a pattern: its first group (or all of it, where it has none) in the answer stands for the answer; not found: wrong */

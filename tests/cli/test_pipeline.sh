@@ -33,6 +33,13 @@ qcat "$T/one.qp" -t result | grep -q '"protocol":{"window":2048,"stride":512' &&
 check "qcat --summary finds the stream whole" qcat --summary "$T/one.qp"
 check "qreport" qreport "$T/one.qp"
 grep -q 'm-gptq-w4g32' "$T/out" && ok "and it names the model" || not_ok "and it names the model"
+check "qreport --html" qreport --html "$T/page.html" "$T/one.qp"
+[ "$(grep -c '<svg ' "$T/page.html")" -ge 6 ] && grep -q '<td>m-gptq-w4g32</td>' "$T/page.html" && ok "plots and the table" || not_ok "plots and the table"
+grep -qE '<script|https?:|src=|href=' "$T/page.html" && not_ok "the page needs nothing else" || ok "the page needs nothing else"
+cp -r "$T/m" "$T/<b>&m" && qppl -q --model "$T/<b>&m" --text "$data/general-eval.txt" --max-tokens 100 | qreport --html - >"$T/odd.html"
+grep -q '<td>&lt;b&gt;&amp;m</td>' "$T/odd.html" && ! grep -q '<b>' "$T/odd.html" && ok "names are escaped" || not_ok "names are escaped"
+status "a page that cannot be written" 4 qreport --html "$T/no/such/page.html" "$T/one.qp"
+status "--html with --csv" 2 qreport --html "$T/page.html" --csv "$T/one.qp"
 
 for options in "" "--asym" "--asym --no-static-groups" "--drift 0.5" "--no-act-order --sweeps 0" "--bits 8" "--bits 3 --no-mse" "--bits 2 --asym" "--group-size -1"; do
     rm -rf "$T/dir"

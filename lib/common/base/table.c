@@ -84,6 +84,29 @@ static void csv_cell(struct qp_buf *out, const char *s)
     qp_buf_adds(out, "\"");
 }
 
+void qp_table_html(const char *s, struct qp_buf *out)
+{
+    struct qp_buf clean = QP_BUF_INIT;
+    qp_buf_add_clean(&clean, s ? s : "");
+    for (const char *p = clean.data; p && *p; p++) {
+        const char *as = *p == '&' ? "&amp;" : *p == '<' ? "&lt;" : *p == '>' ? "&gt;" : *p == '"' ? "&quot;" : *p == '\'' ? "&#39;" : NULL;
+        qp_buf_add(out, as ? as : p, as ? strlen(as) : 1);
+    }
+    out->failed |= clean.failed;
+    qp_buf_release(&clean);
+}
+
+static void html_row(const struct qp_table *t, const char *const *cells, const char *tag, struct qp_buf *out)
+{
+    qp_buf_adds(out, "<tr>");
+    for (int c = 0; c < t->n_columns; c++) {
+        qp_buf_addf(out, "<%s%s>", tag, t->right[c] ? " class=\"n\"" : "");
+        qp_table_html(cells[c], out);
+        qp_buf_addf(out, "</%s>", tag);
+    }
+    qp_buf_adds(out, "</tr>\n");
+}
+
 static void row(const struct qp_table *t, enum qp_table_format f, const char *const *cells, const size_t *widths, struct qp_buf *out)
 {
     for (int c = 0; c < t->n_columns; c++) {
@@ -125,6 +148,14 @@ void qp_table_print(const struct qp_table *t, enum qp_table_format f, struct qp_
     for (size_t i = 0; i < whole; i++) {
         size_t w = width(t->cells[i]), c = i % (size_t)t->n_columns;
         widths[c] = w > widths[c] ? w : widths[c];
+    }
+    if (f == QP_TABLE_HTML) {
+        qp_buf_adds(out, "<table>\n");
+        html_row(t, t->names, "th", out);
+        for (size_t i = 0; i < whole; i += (size_t)t->n_columns)
+            html_row(t, (const char *const *)t->cells + i, "td", out);
+        qp_buf_adds(out, "</table>\n");
+        return;
     }
     row(t, f, t->names, widths, out);
     if (f != QP_TABLE_CSV)

@@ -1,4 +1,4 @@
-/* Small tables for people: columns of text that line up (by characters, not bytes), as plain text, Markdown or CSV.
+/* Small tables for people: columns of text that line up (by characters, not bytes), as plain text, Markdown, CSV or HTML.
  *
  *     struct qp_table t = {0};
  *     qp_table_column(&t, "model", false);
@@ -17,7 +17,7 @@
 
 #define QP_TABLE_COLUMNS 32
 
-enum qp_table_format { QP_TABLE_TEXT, QP_TABLE_MARKDOWN, QP_TABLE_CSV };
+enum qp_table_format { QP_TABLE_TEXT, QP_TABLE_MARKDOWN, QP_TABLE_CSV, QP_TABLE_HTML };
 
 struct qp_table { /* zero-initialize */
     const char *names[QP_TABLE_COLUMNS]; /* borrowed */
@@ -32,6 +32,8 @@ struct qp_table { /* zero-initialize */
 void qp_table_column(struct qp_table *t, const char *name, bool right);
 void qp_table_cell(struct qp_table *t, const char *fmt, ...) QP_PRINTF(2, 3);
 void qp_table_print(const struct qp_table *t, enum qp_table_format format, struct qp_buf *out);
+/* Text from outside as HTML: the five special characters escaped, controls as '?'. */
+void qp_table_html(const char *s, struct qp_buf *out);
 void qp_table_release(struct qp_table *t);
 
 #endif

@@ -6,34 +6,10 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "stream/report_latency.h"
+#include "stream/report_internal.h"
 
-#define MAX_MODELS 64
 #define MAX_RESULTS 4096
-#define MAX_VERDICTS 64
-
-struct result {
-    char *metric;
-    double value, se, p99, lo, hi;
-    bool higher;
-};
-
-struct model {
-    char *id;
-    double bpw;
-    int64_t bytes, layers, fallbacks;
-    struct result *r;
-    size_t n, cap;
-};
-
-struct qp_report {
-    struct model m[MAX_MODELS];
-    size_t n;
-    char *verdict[MAX_VERDICTS]; /* lines of text */
-    size_t n_verdicts;
-    struct qp_latency_rows latency;
-    struct qp_buf json_models, json_results, json_verdicts;
-};
+#define MAX_LAYERS 65536
 
 int qp_report_new(struct qp_report **out, struct qp_err *err)
 {
@@ -49,6 +25,7 @@ void qp_report_free(struct qp_report *r)
         for (size_t k = 0; k < r->m[i].n; k++)
             qp_free(r->m[i].r[k].metric);
         qp_free(r->m[i].r);
+        qp_free(r->m[i].snr);
         qp_free(r->m[i].id);
     }
     for (size_t i = 0; i < r->n_verdicts; i++)
@@ -65,17 +42,17 @@ bool qp_report_empty(const struct qp_report *r)
     return !r->n && !r->n_verdicts && !r->latency.n;
 }
 
-static struct model *model_of(struct qp_report *r, const char *id, struct qp_err *err)
+static struct qp_report_model *model_of(struct qp_report *r, const char *id, struct qp_err *err)
 {
     for (size_t i = 0; i < r->n; i++)
         if (!strcmp(r->m[i].id, id))
             return &r->m[i];
-    if (r->n == MAX_MODELS) {
-        qp_err_set(err, QP_E_INPUT, "more than %d models", MAX_MODELS);
+    if (r->n == QP_REPORT_MODELS) {
+        qp_err_set(err, QP_E_INPUT, "more than %d models", QP_REPORT_MODELS);
         return NULL;
     }
-    struct model *m = &r->m[r->n];
-    *m = (struct model){.id = qp_strdup(id, err), .bpw = NAN};
+    struct qp_report_model *m = &r->m[r->n];
+    *m = (struct qp_report_model){.id = qp_strdup(id, err), .bpw = NAN};
     r->n += m->id != NULL;
     return m->id ? m : NULL;
 }
@@ -91,7 +68,7 @@ static int take_model(struct qp_report *r, const struct qp_record *rec, struct q
     const char *id;
     if (qp_record_need_str(rec, "id", &id, err))
         return err->code;
-    struct model *m = model_of(r, id, err);
+    struct qp_report_model *m = model_of(r, id, err);
     if (!m || qp_record_f64(rec, "bpw", &m->bpw, err) < 0 || qp_record_i64(rec, "bytes", &m->bytes, err) < 0)
         return err->code;
     keep_json(&r->json_models, rec);
@@ -101,7 +78,7 @@ static int take_model(struct qp_report *r, const struct qp_record *rec, struct q
 static int take_result(struct qp_report *r, const struct qp_record *rec, struct qp_err *err)
 {
     const char *id, *metric;
-    struct result x = {.value = NAN, .se = NAN, .p99 = NAN};
+    struct qp_report_result x = {.value = NAN, .se = NAN, .p99 = NAN};
     struct qp_record detail;
     if (qp_record_need_str(rec, "model", &id, err) || qp_record_need_str(rec, "metric", &metric, err) || qp_record_f64(rec, "value", &x.value, err) < 0 ||
         qp_record_f64(rec, "stderr", &x.se, err) < 0 || qp_record_bool(rec, "higher_is_better", &x.higher, err) < 0)
@@ -113,14 +90,14 @@ static int take_result(struct qp_report *r, const struct qp_record *rec, struct 
     int has = qp_record_map(rec, "detail", &detail, err);
     if (has < 0 || (has && qp_record_f64(&detail, "p99", &x.p99, err) < 0))
         return err->code;
-    struct model *m = model_of(r, id, err);
+    struct qp_report_model *m = model_of(r, id, err);
     if (!m)
         return err->code;
     if (m->n == MAX_RESULTS)
         return qp_err_set(err, QP_E_INPUT, "more than %d results of model '%s'", MAX_RESULTS, id);
     if (m->n == m->cap) {
         size_t cap = m->cap ? 2 * m->cap : 16;
-        struct result *grown = qp_alloc_n(cap, sizeof *grown, "results", err);
+        struct qp_report_result *grown = qp_alloc_n(cap, sizeof *grown, "results", err);
         if (!grown)
             return QP_E_RESOURCE;
         if (m->n)
@@ -136,18 +113,38 @@ static int take_result(struct qp_report *r, const struct qp_record *rec, struct 
     return 0;
 }
 
+static int keep_snr(struct qp_report_model *m, double snr, struct qp_err *err)
+{
+    if (m->n_snr == MAX_LAYERS)
+        return 0;
+    if (m->n_snr == m->snr_cap) {
+        size_t cap = m->snr_cap ? 2 * m->snr_cap : 256;
+        double *grown = qp_alloc_n(cap, sizeof *grown, "layers", err);
+        if (!grown)
+            return QP_E_RESOURCE;
+        if (m->n_snr)
+            memcpy(grown, m->snr, m->n_snr * sizeof *grown);
+        qp_free(m->snr);
+        m->snr = grown;
+        m->snr_cap = cap;
+    }
+    m->snr[m->n_snr++] = snr;
+    return 0;
+}
+
 static int take_layer(struct qp_report *r, const struct qp_record *rec, struct qp_err *err)
 {
     const char *id;
     bool fallback = false;
-    if (qp_record_need_str(rec, "model", &id, err) || qp_record_bool(rec, "fallback", &fallback, err) < 0)
+    double snr = NAN;
+    if (qp_record_need_str(rec, "model", &id, err) || qp_record_bool(rec, "fallback", &fallback, err) < 0 || qp_record_f64(rec, "snr_db", &snr, err) < 0)
         return err->code;
-    struct model *m = model_of(r, id, err);
+    struct qp_report_model *m = model_of(r, id, err);
     if (!m)
         return err->code;
     m->layers++;
     m->fallbacks += fallback;
-    return 0;
+    return keep_snr(m, snr, err);
 }
 
 static int take_verdict(struct qp_report *r, const struct qp_record *rec, struct qp_err *err)
@@ -176,7 +173,7 @@ static int take_verdict(struct qp_report *r, const struct qp_record *rec, struct
         for (size_t k = 0; k < sizeof words / sizeof *words; k++)
             qp_buf_add_clean(&line, words[k]);
     }
-    if (!err->code && r->n_verdicts < MAX_VERDICTS && !qp_buf_check(&line, err) && (r->verdict[r->n_verdicts] = qp_strdup(line.data, err)))
+    if (!err->code && r->n_verdicts < QP_REPORT_VERDICTS && !qp_buf_check(&line, err) && (r->verdict[r->n_verdicts] = qp_strdup(line.data, err)))
         r->n_verdicts++;
     qp_buf_release(&line);
     keep_json(&r->json_verdicts, rec);
@@ -196,7 +193,7 @@ int qp_report_record(struct qp_report *r, const struct qp_record *rec, struct qp
 
 /* ---- printing ---- */
 
-static const struct result *find(const struct model *m, const char *metric)
+const struct qp_report_result *qp_report_find(const struct qp_report_model *m, const char *metric)
 {
     for (size_t i = m->n; i-- > 0;)
         if (!strcmp(m->r[i].metric, metric))
@@ -205,7 +202,7 @@ static const struct result *find(const struct model *m, const char *metric)
 }
 
 /* Every metric that any model has, in order of appearance; dlogppl is shown as a percentage. */
-static size_t columns(const struct qp_report *r, const char **names, size_t max)
+size_t qp_report_metrics(const struct qp_report *r, const char **names, size_t max)
 {
     size_t n = 0;
     for (size_t i = 0; i < r->n; i++)
@@ -219,7 +216,7 @@ static size_t columns(const struct qp_report *r, const char **names, size_t max)
     return n;
 }
 
-static void metric_cell(struct qp_table *t, const struct result *x, const char *name)
+static void metric_cell(struct qp_table *t, const struct qp_report_result *x, const char *name)
 {
     if (!x)
         qp_table_cell(t, "%s", "");
@@ -252,7 +249,7 @@ static void heading(char *out, size_t n, const char *metric)
 static void fill(const struct qp_report *r, struct qp_table *t, const char *const *names, size_t n)
 {
     for (size_t i = 0; i < r->n; i++) {
-        const struct model *m = &r->m[i];
+        const struct qp_report_model *m = &r->m[i];
         if (m->fallbacks)
             qp_table_cell(t, "%s (%lld of %lld layers fell back)", m->id, (long long)m->fallbacks, (long long)m->layers);
         else
@@ -266,16 +263,16 @@ static void fill(const struct qp_report *r, struct qp_table *t, const char *cons
         else
             qp_table_cell(t, "%s", "");
         for (size_t c = 0; c < n; c++)
-            metric_cell(t, find(m, names[c]), names[c]);
+            metric_cell(t, qp_report_find(m, names[c]), names[c]);
     }
 }
 
-void qp_report_print(const struct qp_report *r, enum qp_table_format format, struct qp_buf *out)
+void qp_report_tables(const struct qp_report *r, enum qp_table_format format, struct qp_buf *out)
 {
     const char *names[QP_TABLE_COLUMNS - 3];
     char titles[QP_TABLE_COLUMNS - 3][96];
     struct qp_table t = {0};
-    size_t n = columns(r, names, QP_TABLE_COLUMNS - 3);
+    size_t n = qp_report_metrics(r, names, QP_TABLE_COLUMNS - 3);
     qp_table_column(&t, "model", false);
     qp_table_column(&t, "size", true);
     qp_table_column(&t, "bits/weight", true);
@@ -291,6 +288,11 @@ void qp_report_print(const struct qp_report *r, enum qp_table_format format, str
         qp_buf_adds(out, r->n ? "\n" : "");
         qp_latency_rows_print(&r->latency, format, out);
     }
+}
+
+void qp_report_print(const struct qp_report *r, enum qp_table_format format, struct qp_buf *out)
+{
+    qp_report_tables(r, format, out);
     for (size_t i = 0; i < r->n_verdicts && format != QP_TABLE_CSV; i++)
         qp_buf_addf(out, "%s%s\n", i ? "" : "\n", r->verdict[i]);
 }

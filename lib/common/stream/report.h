@@ -14,6 +14,8 @@ int qp_report_record(struct qp_report *r, const struct qp_record *rec, struct qp
 bool qp_report_empty(const struct qp_report *r);
 /* The table, then (text and Markdown) the verdicts. */
 void qp_report_print(const struct qp_report *r, enum qp_table_format format, struct qp_buf *out);
+/* One self-contained page: tables, verdicts, plots of every metric with intervals, of bits against quality, and of each weight's signal to noise. */
+void qp_report_html(const struct qp_report *r, struct qp_buf *out);
 /* All as one JSON object: {"models": [...], "verdicts": [...]}, records as they came. */
 void qp_report_json(const struct qp_report *r, struct qp_buf *out);
 

@@ -33,7 +33,7 @@ static const struct qp_opt options[] = {
     QP_OPT_FLAG('\0', "mse", &app.mse, "search each group's clipping for the least weighted error (default; --no-mse: cover the range)"),
     QP_OPT_INT('\0', "sweeps", &app.sweeps, 0, 1000, "N", "rounds of coordinate descent after GPTQ; 0: plain GPTQ"),
     QP_OPT_F64('\0', "drift", &app.drift, 0, 1, "X", "share of what earlier layers lost that each layer makes up for (0.5 is best); costs a full-precision pass beside it; 0: GPTQ as published"),
-    QP_OPT_INT('\0', "min-expert-tokens", &app.min_expert_tokens, 0, 1 << 30, "N", "an expert's matrix that fewer calibration tokens reach is rounded to nearest; 0: a quarter of its inputs"),
+    QP_OPT_INT('\0', "min-expert-tokens", &app.min_expert_tokens, 0, 1 << 30, "N", "an expert's matrix that fewer calibration tokens reach is rounded to nearest; 0: than a 32nd of its inputs"),
     QP_OPT_GROUP("AWQ"),
     QP_OPT_ENUM('\0', "duo", &app.duo, duos, "NAME", "duo scaling, by activations and weights: on, off, or both tried"),
     QP_OPT_FLAG('\0', "clip", &app.clip, "awq: search each group's clipping, but for q and k (default; --no-clip: cover the range)"),

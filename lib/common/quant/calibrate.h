@@ -37,7 +37,7 @@ struct qp_quantize_options {
     bool act_order;
     const struct qp_awq_options *awq; /* NULL: inputs are not scaled. With RTN: rounding with AWQ's clip search */
     double drift_gain;   /* share of the drift that each layer makes up for; 0: none, one pass */
-    int64_t min_expert_tokens; /* an expert's matrix that saw fewer is rounded to nearest; 0: a quarter of its inputs */
+    int64_t min_expert_tokens; /* an expert's matrix that saw fewer is rounded to nearest; 0: than a 32nd of its inputs */
     enum qp_compute compute;
     struct qp_spool *spool; /* for the activations; NULL: in memory */
     const struct qp_quantize_blocks *blocks; /* NULL: all, and none is reported */

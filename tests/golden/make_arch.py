@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Writes arch/NAME: tiny random models of each architecture and variation, and their logits by transformers (float32, eager attention).
 
-    python3 make_arch.py        # transformers 5.23.0, torch 2.9.1
+    python3 make_arch.py [NAME...]        # transformers 5.23.0, torch 2.9.1
 """
-import json, os
+import json, os, sys
 import torch, transformers
 from transformers import (LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Gemma3TextConfig, Phi3Config, GPT2Config, GPTNeoXConfig, MixtralConfig,
-                          Qwen2MoeConfig, Qwen3MoeConfig, AutoModelForCausalLM)
+                          Qwen2MoeConfig, Qwen3MoeConfig, Olmo2Config, StableLmConfig, PhiConfig, AutoModelForCausalLM)
 
 here = os.path.join(os.path.dirname(os.path.abspath(__file__)), "arch")
 common = dict(hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=32,
@@ -23,6 +23,11 @@ cases = {
     "gemma3": Gemma3TextConfig(**common, head_dim=16, query_pre_attn_scalar=20, sliding_window=7, layer_types=["sliding_attention", "full_attention"],
                                rope_parameters=dict(full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1e6),
                                                     sliding_attention=dict(rope_type="default", rope_theta=1e4))),
+    "olmo2": Olmo2Config(**common, tie_word_embeddings=False),
+    "stablelm": StableLmConfig(**{k: v for k, v in common.items() if k != "rms_norm_eps"}, use_qkv_bias=True, tie_word_embeddings=False,
+                               rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.25)),
+    "phi": PhiConfig(**{k: v for k, v in common.items() if k != "rms_norm_eps"}, tie_word_embeddings=False,
+                     rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5)),
     "phi3": Phi3Config(**common, tie_word_embeddings=False, sliding_window=9),
     "phi3-longrope": Phi3Config(**{**common, "num_attention_heads": 2}, tie_word_embeddings=True, original_max_position_embeddings=64,
                                 rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.75, original_max_position_embeddings=64,
@@ -38,6 +43,8 @@ cases = {
                                 norm_topk_prob=True),
 }
 for name, config in cases.items():
+    if sys.argv[1:] and name not in sys.argv[1:]:
+        continue
     torch.manual_seed(1)
     config._attn_implementation = "eager"
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()

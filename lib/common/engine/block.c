@@ -66,13 +66,14 @@ static int load_linears(struct qp_block *b, const struct qp_model *m, bool codes
 
 static int load_norms(struct qp_block *b, const struct qp_model *m, struct qp_err *err)
 {
-    int64_t D = b->config.d_model, hd = b->config.head_dim;
+    const struct qp_model_config *c = &b->config;
+    int64_t D = c->d_model, q = c->head_dim * (c->qk_norm_wide ? c->n_heads : 1), k = c->head_dim * (c->qk_norm_wide ? c->n_kv_heads : 1);
     const struct {
         struct qp_norm *n;
         enum qp_role role;
         int64_t width;
     } norms[] = {{&b->norm1, QP_ROLE_NORM1, D},  {&b->post_attn, QP_ROLE_POST_ATTENTION_NORM, D}, {&b->norm2, QP_ROLE_NORM2, D}, {&b->post_mlp, QP_ROLE_POST_MLP_NORM, D},
-                 {&b->q_norm, QP_ROLE_Q_NORM, hd}, {&b->k_norm, QP_ROLE_K_NORM, hd}};
+                 {&b->q_norm, QP_ROLE_Q_NORM, q}, {&b->k_norm, QP_ROLE_K_NORM, k}};
     for (size_t i = 0; i < sizeof norms / sizeof *norms; i++)
         if (qp_norm_load(norms[i].n, m, b->layer, norms[i].role, norms[i].width, err))
             return err->code;
@@ -164,8 +165,14 @@ struct qp_attn_shape qp_attn_shape_of(const struct qp_model_config *c, int64_t l
 
 static void norm_heads(const struct qp_block *b, float *x, int64_t ldx, const struct qp_norm *n, int64_t T, int64_t heads)
 {
+    int64_t rows = b->config.qk_norm_wide ? 1 : heads, width = heads / rows * b->config.head_dim;
     for (int64_t t = 0; n->w && t < T; t++)
-        qp_norm_run(n, &b->config, b->ops, b->ex, x + t * ldx, x + t * ldx, heads, b->config.head_dim);
+        qp_norm_run(n, &b->config, b->ops, b->ex, x + t * ldx, x + t * ldx, rows, width);
+}
+
+const struct qp_norm *qp_block_norm2(const struct qp_block *b)
+{
+    return b->config.parallel_residual && !b->norm2.w ? &b->norm1 : &b->norm2;
 }
 
 bool qp_block_is_local(const struct qp_model_config *c, int64_t layer)

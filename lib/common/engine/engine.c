@@ -50,6 +50,7 @@ static int load(struct qp_engine *e, struct qp_err *err)
     if (qp_norm_load(&e->final_norm, e->model, -1, QP_ROLE_FINAL_NORM, c->d_model, err))
         return err->code;
     int r = qp_packed_load(&e->head, &head, 1, false, lin, e->ops, &e->ex, err);
+    r = r ? r : qp_vector_load(&e->head.bias, qp_model_part(e->model, -1, QP_ROLE_HEAD, -1, true), c->vocab_size, err);
     qp_model_drop_pages(e->model);
     return r;
 }
@@ -358,14 +359,14 @@ static int run_layer(struct qp_engine *e, struct group *g, struct act *act, int6
     if (last && !(T = gather_wanted(g, act->x, D)))
         return 0;
     if (c->parallel_residual)
-        qp_norm_run(&b->norm2, c, e->ops, &e->ex, act->h, act->x, T, D);
+        qp_norm_run(qp_block_norm2(b), c, e->ops, &e->ex, act->h, act->x, T, D);
     if (b->post_attn.w)
         for (int64_t t = 0; t < T; t += MLP_ROWS)
             qp_block_add(b, &b->o, &b->post_attn, act->x + t * D, act->a + t * b->o.K, at_most(T - t, MLP_ROWS), act->y);
     else
         qp_block_add(b, &b->o, &b->post_attn, act->x, act->a, T, NULL);
     if (!c->parallel_residual)
-        qp_norm_run(&b->norm2, c, e->ops, &e->ex, act->h, act->x, T, D);
+        qp_norm_run(qp_block_norm2(b), c, e->ops, &e->ex, act->h, act->x, T, D);
     if (qp_config_has_experts(c, layer))
         return add_experts(e, b, act, T, err);
     add_mlp(b, act, T);

@@ -71,9 +71,12 @@ void qp_rope_release(struct qp_rope *r);
 struct qp_norm {
     float *w, *b; /* NULL: the model has none */
 };
+/* *out = the n values of w, which must be finite; NULL where w is. */
+int qp_vector_load(float **out, const struct qp_weight *w, int64_t n, struct qp_err *err) QP_MUST_USE;
 /* Loads a norm of that role if the model has it; Gemma's 1 + w is added up here. */
 int qp_norm_load(struct qp_norm *n, const struct qp_model *m, int64_t layer, enum qp_role role, int64_t width, struct qp_err *err) QP_MUST_USE;
 void qp_norm_release(struct qp_norm *n);
+/* Without weights (OLMo 2 has no norm before attention and MLP) y = x. */
 void qp_norm_run(const struct qp_norm *n, const struct qp_model_config *c, const struct qp_ops *ops, struct qp_exec *ex, float *y, const float *x, int64_t T,
                  int64_t width);
 
@@ -129,6 +132,8 @@ int qp_block_open(struct qp_block **out, const struct qp_model *m, int64_t layer
                   bool codes, struct qp_err *err) QP_MUST_USE;
 
 struct qp_attn_shape qp_attn_shape_of(const struct qp_model_config *c, int64_t layer, int64_t capacity);
+/* The norm before the MLP: where attention and MLP share one, that. */
+const struct qp_norm *qp_block_norm2(const struct qp_block *b);
 bool qp_block_is_local(const struct qp_model_config *c, int64_t layer);
 /* qkv [T, N] of one stretch, put into the order q, k, v where the model has another one; q and k normalized per head (Qwen3) and rotated. cs [T, hd/2, 2]. */
 void qp_block_rotate(const struct qp_block *b, float *qkv, const float *cs, int64_t T);

@@ -1,8 +1,10 @@
 /* Norms and embeddings: what stands before, between and behind the matrices. */
+#include <string.h>
+
 #include "base/mem.h"
 #include "engine/internal.h"
 
-static int load_vector(float **out, const struct qp_weight *w, int64_t n, struct qp_err *err)
+int qp_vector_load(float **out, const struct qp_weight *w, int64_t n, struct qp_err *err)
 {
     *out = NULL;
     if (!w)
@@ -16,7 +18,7 @@ static int load_vector(float **out, const struct qp_weight *w, int64_t n, struct
 int qp_norm_load(struct qp_norm *n, const struct qp_model *m, int64_t layer, enum qp_role role, int64_t width, struct qp_err *err)
 {
     *n = (struct qp_norm){0};
-    if (load_vector(&n->w, qp_model_part(m, layer, role, -1, false), width, err) || load_vector(&n->b, qp_model_part(m, layer, role, -1, true), width, err))
+    if (qp_vector_load(&n->w, qp_model_part(m, layer, role, -1, false), width, err) || qp_vector_load(&n->b, qp_model_part(m, layer, role, -1, true), width, err))
         return err->code;
     for (int64_t i = 0; n->w && qp_model_config(m)->norm == QP_NORM_RMS_PLUS_ONE && i < width; i++)
         n->w[i] += 1;
@@ -33,6 +35,10 @@ void qp_norm_release(struct qp_norm *n)
 void qp_norm_run(const struct qp_norm *n, const struct qp_model_config *c, const struct qp_ops *ops, struct qp_exec *ex, float *y, const float *x, int64_t T,
                  int64_t width)
 {
+    if (!n->w) {
+        memmove(y, x, (size_t)(T * width) * sizeof *y);
+        return;
+    }
     if (c->norm == QP_NORM_LAYER)
         ops->layer_norm(ex, y, x, n->w, n->b, T, width, (float)c->norm_eps);
     else

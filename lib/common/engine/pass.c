@@ -187,11 +187,11 @@ static int after_attention(struct qp_pass *p, struct qp_err *err)
 {
     struct qp_block *b = p->b;
     if (p->c->parallel_residual)
-        norm(p, &b->norm2);
+        norm(p, qp_block_norm2(b));
     if (add_to_stream(p, &b->o, &b->post_attn, err))
         return err->code;
     if (!p->c->parallel_residual)
-        norm(p, &b->norm2);
+        norm(p, qp_block_norm2(b));
     return qp_config_has_experts(p->c, b->layer) ? qp_moe_route(&p->routing, b, p->h, p->T, err) : 0;
 }
 

@@ -6,18 +6,21 @@
 #define BIAS QP_PART_BIAS
 
 /* Attention and norms as in Llama; what follows differs by family. */
-#define LLAMA_ATTENTION                                                                                                                     \
-    {"input_layernorm.weight", "attn_norm.weight", QP_ROLE_NORM1, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},                         \
+#define LLAMA_NORM1 {"input_layernorm.weight", "attn_norm.weight", QP_ROLE_NORM1, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1}
+#define LLAMA_QKV                                                                                                                           \
     {"self_attn.q_proj.weight", "attn_q.weight", QP_ROLE_Q, QP_DIM_Q, QP_DIM_D, QP_NEED_ALWAYS, LINEAR, QP_DIM_Q},                          \
     {"self_attn.k_proj.weight", "attn_k.weight", QP_ROLE_K, QP_DIM_KV, QP_DIM_D, QP_NEED_ALWAYS, LINEAR, QP_DIM_KV},                        \
     {"self_attn.v_proj.weight", "attn_v.weight", QP_ROLE_V, QP_DIM_KV, QP_DIM_D, QP_NEED_ALWAYS, LINEAR, QP_DIM_1},                         \
-    {"self_attn.o_proj.weight", "attn_output.weight", QP_ROLE_O, QP_DIM_D, QP_DIM_Q, QP_NEED_ALWAYS, LINEAR, QP_DIM_1},                     \
     {"self_attn.q_proj.bias", "attn_q.bias", QP_ROLE_Q, QP_DIM_1, QP_DIM_Q, QP_NEED_QKV_BIAS, BIAS, QP_DIM_Q},                              \
     {"self_attn.k_proj.bias", "attn_k.bias", QP_ROLE_K, QP_DIM_1, QP_DIM_KV, QP_NEED_QKV_BIAS, BIAS, QP_DIM_KV},                            \
-    {"self_attn.v_proj.bias", "attn_v.bias", QP_ROLE_V, QP_DIM_1, QP_DIM_KV, QP_NEED_QKV_BIAS, BIAS, QP_DIM_1},                             \
-    {"self_attn.o_proj.bias", "attn_output.bias", QP_ROLE_O, QP_DIM_1, QP_DIM_D, QP_NEED_O_BIAS, BIAS, QP_DIM_1},                           \
-    {"self_attn.q_norm.weight", "attn_q_norm.weight", QP_ROLE_Q_NORM, QP_DIM_1, QP_DIM_HD, QP_NEED_QK_NORM, 0, QP_DIM_1},                   \
-    {"self_attn.k_norm.weight", "attn_k_norm.weight", QP_ROLE_K_NORM, QP_DIM_1, QP_DIM_HD, QP_NEED_QK_NORM, 0, QP_DIM_1}
+    {"self_attn.v_proj.bias", "attn_v.bias", QP_ROLE_V, QP_DIM_1, QP_DIM_KV, QP_NEED_QKV_BIAS, BIAS, QP_DIM_1}
+#define LLAMA_O                                                                                                                             \
+    {"self_attn.o_proj.weight", "attn_output.weight", QP_ROLE_O, QP_DIM_D, QP_DIM_Q, QP_NEED_ALWAYS, LINEAR, QP_DIM_1},                     \
+    {"self_attn.o_proj.bias", "attn_output.bias", QP_ROLE_O, QP_DIM_1, QP_DIM_D, QP_NEED_O_BIAS, BIAS, QP_DIM_1}
+#define QK_NORM(q, kv)                                                                                                                      \
+    {"self_attn.q_norm.weight", "attn_q_norm.weight", QP_ROLE_Q_NORM, QP_DIM_1, q, QP_NEED_QK_NORM, 0, QP_DIM_1},                           \
+    {"self_attn.k_norm.weight", "attn_k_norm.weight", QP_ROLE_K_NORM, QP_DIM_1, kv, QP_NEED_QK_NORM, 0, QP_DIM_1}
+#define LLAMA_ATTENTION LLAMA_NORM1, LLAMA_QKV, LLAMA_O, QK_NORM(QP_DIM_HD, QP_DIM_HD)
 #define LLAMA_NORM2 {"post_attention_layernorm.weight", "ffn_norm.weight", QP_ROLE_NORM2, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1}
 #define LLAMA_MLP(need)                                                                                                     \
     {"mlp.gate_proj.weight", "ffn_gate.weight", QP_ROLE_GATE, QP_DIM_F, QP_DIM_D, need, LINEAR, QP_DIM_1},                  \
@@ -45,6 +48,16 @@ static const struct qp_part gemma3_layer[] = {
     LLAMA_ATTENTION,
     {"post_attention_layernorm.weight", "post_attention_norm.weight", QP_ROLE_POST_ATTENTION_NORM, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
     {"pre_feedforward_layernorm.weight", "ffn_norm.weight", QP_ROLE_NORM2, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    LLAMA_MLP(QP_NEED_ALWAYS),
+    {"post_feedforward_layernorm.weight", "post_ffw_norm.weight", QP_ROLE_POST_MLP_NORM, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {0},
+};
+
+static const struct qp_part olmo2_layer[] = {
+    LLAMA_QKV,
+    LLAMA_O,
+    QK_NORM(QP_DIM_Q, QP_DIM_KV),
+    {"post_attention_layernorm.weight", "post_attention_norm.weight", QP_ROLE_POST_ATTENTION_NORM, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
     LLAMA_MLP(QP_NEED_ALWAYS),
     {"post_feedforward_layernorm.weight", "post_ffw_norm.weight", QP_ROLE_POST_MLP_NORM, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
     {0},
@@ -83,6 +96,49 @@ static const struct qp_part qwen_moe_layer[] = {
     {"mlp.shared_expert.gate_proj.weight", "ffn_gate_shexp.weight", QP_ROLE_SHARED_GATE, QP_DIM_FS, QP_DIM_D, QP_NEED_SHARED, LINEAR, QP_DIM_1},
     {"mlp.shared_expert.up_proj.weight", "ffn_up_shexp.weight", QP_ROLE_SHARED_UP, QP_DIM_FS, QP_DIM_D, QP_NEED_SHARED, LINEAR, QP_DIM_1},
     {"mlp.shared_expert.down_proj.weight", "ffn_down_shexp.weight", QP_ROLE_SHARED_DOWN, QP_DIM_D, QP_DIM_FS, QP_NEED_SHARED, LINEAR, QP_DIM_1},
+    {0},
+};
+
+#define NORM1_BIAS {"input_layernorm.bias", "attn_norm.bias", QP_ROLE_NORM1, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, BIAS, QP_DIM_1}
+static const struct qp_part stablelm_layer[] = {
+    LLAMA_NORM1,
+    NORM1_BIAS,
+    LLAMA_QKV,
+    LLAMA_O,
+    LLAMA_NORM2,
+    {"post_attention_layernorm.bias", "ffn_norm.bias", QP_ROLE_NORM2, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    LLAMA_MLP(QP_NEED_ALWAYS),
+    {0},
+};
+
+static const struct qp_part stablelm_model[] = {
+    {"model.embed_tokens.weight", "token_embd.weight", QP_ROLE_EMBED, QP_DIM_V, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"model.norm.weight", "output_norm.weight", QP_ROLE_FINAL_NORM, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"model.norm.bias", "output_norm.bias", QP_ROLE_FINAL_NORM, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {"lm_head.weight", "output.weight", QP_ROLE_HEAD, QP_DIM_V, QP_DIM_D, QP_NEED_UNTIED, 0, QP_DIM_1},
+    {0},
+};
+
+/* One norm serves attention and MLP. */
+static const struct qp_part phi_layer[] = {
+    LLAMA_NORM1,
+    NORM1_BIAS,
+    LLAMA_QKV,
+    {"self_attn.dense.weight", "attn_output.weight", QP_ROLE_O, QP_DIM_D, QP_DIM_Q, QP_NEED_ALWAYS, LINEAR, QP_DIM_1},
+    {"self_attn.dense.bias", "attn_output.bias", QP_ROLE_O, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {"mlp.fc1.weight", "ffn_up.weight", QP_ROLE_UP, QP_DIM_F, QP_DIM_D, QP_NEED_ALWAYS, LINEAR, QP_DIM_1},
+    {"mlp.fc1.bias", "ffn_up.bias", QP_ROLE_UP, QP_DIM_1, QP_DIM_F, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {"mlp.fc2.weight", "ffn_down.weight", QP_ROLE_DOWN, QP_DIM_D, QP_DIM_F, QP_NEED_ALWAYS, LINEAR, QP_DIM_1},
+    {"mlp.fc2.bias", "ffn_down.bias", QP_ROLE_DOWN, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {0},
+};
+
+static const struct qp_part phi_model[] = {
+    {"model.embed_tokens.weight", "token_embd.weight", QP_ROLE_EMBED, QP_DIM_V, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"model.final_layernorm.weight", "output_norm.weight", QP_ROLE_FINAL_NORM, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
+    {"model.final_layernorm.bias", "output_norm.bias", QP_ROLE_FINAL_NORM, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
+    {"lm_head.weight", "output.weight", QP_ROLE_HEAD, QP_DIM_V, QP_DIM_D, QP_NEED_UNTIED, 0, QP_DIM_1},
+    {"lm_head.bias", "output.bias", QP_ROLE_HEAD, QP_DIM_1, QP_DIM_V, QP_NEED_ALWAYS, BIAS, QP_DIM_1},
     {0},
 };
 
@@ -149,6 +205,11 @@ static const struct qp_arch archs[] = {
      .qk_norm = true},
     {.hf = "gemma3_text", .gguf = "gemma3", .layers = "model.layers", .layer_parts = gemma3_layer, .model_parts = llama_model, .norm = QP_NORM_RMS_PLUS_ONE,
      .activation = QP_ACT_GELU_TANH, .qk_norm = true, .windowed = true},
+    {.hf = "olmo2", .gguf = "olmo2", .layers = "model.layers", .layer_parts = olmo2_layer, .model_parts = llama_model, .qk_norm = true, .qk_norm_wide = true},
+    {.hf = "stablelm", .gguf = "stablelm", .layers = "model.layers", .layer_parts = stablelm_layer, .model_parts = stablelm_model, .norm = QP_NORM_LAYER},
+    /* Phi-1, Phi-1.5, Phi-2 */
+    {.hf = "phi", .gguf = "phi2", .layers = "model.layers", .layer_parts = phi_layer, .model_parts = phi_model, .norm = QP_NORM_LAYER, .activation = QP_ACT_GELU_TANH,
+     .qkv_bias = true, .plain = true, .parallel = true},
     {.hf = "phi3", .gguf = "phi3", .layers = "model.layers", .layer_parts = phi3_layer, .model_parts = llama_model, .windowed = true},
     {.hf = "gpt2", .gguf = "gpt2", .layers = "transformer.h", .layer_parts = gpt2_layer, .model_parts = gpt2_model, .norm = QP_NORM_LAYER,
      .activation = QP_ACT_GELU_TANH, .plain = true},
@@ -179,7 +240,7 @@ const struct qp_arch *qp_arch_by_gguf(const char *architecture, bool experts)
 
 const char *qp_arch_list(void)
 {
-    return "llama, mistral, qwen2, qwen3, gemma3_text, phi3, gpt2, gpt_neox, mixtral, qwen2_moe, qwen3_moe";
+    return "llama, mistral, qwen2, qwen3, gemma3_text, olmo2, stablelm, phi, phi3, gpt2, gpt_neox, mixtral, qwen2_moe, qwen3_moe";
 }
 
 int64_t qp_dim(const struct qp_model_config *c, enum qp_dim d)

@@ -42,6 +42,8 @@ struct qp_arch {
     enum qp_norm_kind norm;
     enum qp_activation activation;
     bool qkv_bias, qk_norm;  /* what the family always has */
+    bool qk_norm_wide;       /* q's and k's norm is over all heads together */
+    bool parallel;           /* attention and MLP read the same input, always */
     bool windowed;           /* config.json: sliding_window counts unless use_sliding_window says no; else it counts if that says yes */
     bool plain;              /* the MLP has no gate; norms are in layer_norm_eps */
     bool gguf_rotated;       /* GGUF converters reorder the rows of q and k from halves to pairs */

@@ -56,6 +56,8 @@ void qp_config_set_family(struct qp_model_config *c, const struct qp_arch *a)
     c->activation = a->activation;
     c->gated = !a->plain;
     c->qk_norm = a->qk_norm;
+    c->qk_norm_wide = a->qk_norm_wide;
+    c->parallel_residual = a->parallel;
     c->norm_topk = a->norm_topk;
     for (const struct qp_part *p = a->layer_parts; p->hf; p++)
         c->qkv_by_head |= (p->flags & QP_PART_BY_HEAD) != 0;
@@ -151,7 +153,8 @@ static int read_rope(struct qp_model_config *c, json_t *root, const char *path, 
     c->rope_theta = get_num(root, "rope_theta", get_num(root, "rotary_emb_base", get_num(params, "rope_theta", strcmp(c->arch, "gemma3_text") ? 10000.0 : 1e6)));
     if (!strcmp(c->arch, "gemma3_text"))
         c->rope_theta_local = get_num(root, "rope_local_base_freq", get_num(local, "rope_theta", 10000.0));
-    double part = get_num(root, "partial_rotary_factor", get_num(root, "rotary_pct", get_num(params, "partial_rotary_factor", strcmp(c->arch, "gpt_neox") ? 1 : 0.25)));
+    double usual = !strcmp(c->arch, "gpt_neox") || !strcmp(c->arch, "stablelm") ? 0.25 : !strcmp(c->arch, "phi") ? 0.5 : 1;
+    double part = get_num(root, "partial_rotary_factor", get_num(root, "rotary_pct", get_num(params, "partial_rotary_factor", usual)));
     c->rope_dims = part > 0 && part < 1 ? (int64_t)((double)c->head_dim * part) : 0;
     if (!(part > 0) || part > 1 || (part < 1 && (c->rope_dims < 2 || c->rope_dims % 2)))
         return qp_err_set(err, QP_E_INPUT, "'%s': a rotary share of %g leaves no even number of a head's %lld dimensions", path, part, (long long)c->head_dim);
@@ -237,7 +240,10 @@ static int read_family(struct qp_model_config *c, json_t *root, const char *path
         c->embed_scale = sqrt((double)c->d_model);
         c->attention_scale = 1 / sqrt(get_num(root, "query_pre_attn_scalar", 256));
     }
-    c->parallel_residual = neox && get_bool(root, "use_parallel_residual", true);
+    if (neox)
+        c->parallel_residual = get_bool(root, "use_parallel_residual", true);
+    else if (get_bool(root, "use_parallel_residual", false) || get_bool(root, "qk_layernorm", false))
+        return qp_err_set(err, QP_E_INPUT, "'%s': 'use_parallel_residual' and 'qk_layernorm' are not supported for %s", path, c->arch);
     for (size_t i = 0; i < 2; i++)
         if (json_is_number(json_object_get(root, unsupported[i])))
             return qp_err_set(err, QP_E_INPUT, "'%s': '%s' is not supported", path, unsupported[i]);
@@ -316,7 +322,7 @@ int qp_config_from_json(struct qp_model_config *c, struct qp_quant_config *q, co
         bool neox = !strcmp(c->arch, "gpt_neox");
         c->norm_eps = get_num(root, "rms_norm_eps", get_num(root, "layer_norm_eps", get_num(root, "layer_norm_epsilon", arch->plain ? 1e-5 : 1e-6)));
         c->tied_embeddings = get_bool(root, "tie_word_embeddings", !strcmp(c->arch, "gemma3_text") || !strcmp(c->arch, "gpt2"));
-        c->qkv_bias = arch->qkv_bias ? get_bool(root, "qkv_bias", true) : get_bool(root, "attention_bias", neox);
+        c->qkv_bias = arch->qkv_bias ? get_bool(root, "qkv_bias", true) : get_bool(root, "use_qkv_bias", get_bool(root, "attention_bias", neox));
         c->o_bias = !arch->qkv_bias && get_bool(root, "attention_bias", neox);
         c->mlp_bias = get_bool(root, "mlp_bias", false);
         c->bos = token_id(root, "bos_token_id");

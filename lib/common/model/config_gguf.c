@@ -89,6 +89,8 @@ static int gguf_family(struct qp_model_config *c, struct gguf_reader *m)
         if (!m->r && qp_gguf_bool(m->g, "gptneox.use_parallel_residual", &c->parallel_residual, m->err) < 0)
             m->r = m->err->code;
     }
+    if (!strcmp(m->arch, "olmo2") && c->sliding_window > 0 && !m->r)
+        m->r = qp_err_set(m->err, QP_E_INPUT, "'%s': metadata 'olmo2.attention.sliding_window' (OLMo 3) is not supported", m->path);
     if (strcmp(m->arch, "gemma3"))
         return m->r;
     c->embed_scale = sqrt((double)c->d_model);

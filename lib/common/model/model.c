@@ -210,7 +210,7 @@ static int open_directory(struct qp_model *m, struct qp_err *err)
     else if (!r)
         r = qp_err_set(err, QP_E_INPUT, "'%s' holds no weights: expected model.safetensors or model.safetensors.index.json", m->path);
     for (const struct qp_part *p = r ? NULL : m->arch->model_parts; p && p->hf; p++)
-        if (p->role == QP_ROLE_HEAD && !has_head(m, p->hf))
+        if (p->role == QP_ROLE_HEAD && !(p->flags & QP_PART_BIAS) && !has_head(m, p->hf))
             m->config.tied_embeddings = true;
     if (!r)
         r = add_weights(m, err);

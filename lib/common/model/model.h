@@ -53,6 +53,7 @@ struct qp_model_config {
     float rope_factors[128];
     bool tied_embeddings;     /* no lm_head.weight of its own */
     bool qkv_bias, o_bias, mlp_bias, qk_norm; /* qk_norm: per-head RMS norm of q and k (Qwen3) */
+    bool qk_norm_wide;        /* or one over all their heads (OLMo 2) */
     bool rope_interleaved;    /* rotates pairs (2i, 2i+1); false: halves (i, i + d/2). Canonical rows make this false for Llama */
     int64_t bos, eos;         /* -1: none */
 };

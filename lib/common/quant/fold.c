@@ -40,6 +40,10 @@ static void find_norm(struct qp_fold *f, const struct qp_model *m, const struct 
         f->none = "a router reads the same inputs";
         return;
     }
+    if (role == QP_ROLE_NORM1 && qp_model_config(m)->parallel_residual && !qp_model_part(m, l->layer, QP_ROLE_NORM2, -1, false)) {
+        f->none = "the MLP reads the same inputs";
+        return;
+    }
     f->norm = qp_model_part(m, l->layer, role, -1, false);
     f->bias = qp_model_part(m, l->layer, role, -1, true);
     f->none = f->norm ? NULL : "no norm before it";

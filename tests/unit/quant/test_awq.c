@@ -295,7 +295,8 @@ static void check_fold(struct fixture *f, const char *path, const char *name)
         greatest = fmaxf(greatest, fabsf(before[i]));
     }
     print_message("%s: %d stages folded, %d left; greatest difference %.1e of logits up to %.1f\n", name, folds, left, (double)worst, (double)greatest);
-    assert_true(folds >= (int)(2 * qp_model_config(m)->n_layers));
+    /* Phi: a norm that attention and MLP share takes no scales, and its MLP has no gate */
+    assert_true(folds >= (int)((strcmp(name, "phi") ? 2 : 1) * qp_model_config(m)->n_layers));
     assert_true(worst <= 1e-4f);
     qp_model_free(folded);
     qp_model_free(m);

@@ -118,7 +118,7 @@ static inline void for_each_isa(void (*test)(const struct qp_ops *ops, const str
 static const struct {
     const char *prefix, *file;
 } families[] = {
-    {"linear_q", "linear_q"}, {"linear_", "linear"},  {"rms_norm", "rows"},        {"silu_mul", "rows"}, {"layer_norm", "rows"}, {"gelu_", "rows"},  {"add", "rows"},      {"rope", "rows"},      {"kv_", "attention"},
+    {"linear_q", "linear_q"}, {"linear_", "linear"},  {"rms_norm", "rows"},        {"silu_mul", "rows"}, {"layer_norm", "rows"}, {"gelu_", "rows"},  {"soft_cap", "rows"}, {"add", "rows"},      {"rope", "rows"},      {"kv_", "attention"},
     {"attention_", "attention"}, {"log_sum_exp", "sums"}, {"kl_div", "sums"}, {"syrk", "sums"}, {"gemm_sub", "sums"},
 };
 

@@ -251,6 +251,8 @@ static void run_spans(struct bench *b, void *arg)
         b->ops.gelu_mul(&b->ex, s->y, 1536, s->x, s->x + 1536, 3072, s->T, 1536);
     else if (!strcmp(b->op, "gelu_erf"))
         b->ops.gelu_erf(&b->ex, s->y, 1536, s->x, 1536, s->T, 1536);
+    else if (!strcmp(b->op, "soft_cap"))
+        b->ops.soft_cap(&b->ex, s->x, s->T * 1536, 30.f);
     else if (!strcmp(b->op, "silu_mul"))
         b->ops.silu_mul(&b->ex, s->y, 1536, s->x, s->x + 1536, 3072, s->T, 1536);
     else if (!strcmp(b->op, "add"))
@@ -263,7 +265,7 @@ static void run_spans(struct bench *b, void *arg)
 
 static void bench_spans(struct bench *b)
 {
-    const char *const ops[] = {"rms_norm", "layer_norm", "silu_mul", "gelu_mul", "gelu_erf", "add", "add_bias", "rope"};
+    const char *const ops[] = {"rms_norm", "layer_norm", "silu_mul", "gelu_mul", "gelu_erf", "soft_cap", "add", "add_bias", "rope"};
     const int64_t floats[] = {2 * 576, 2 * 576, 3 * 1536, 3 * 1536, 2 * 1536, 3 * 576, 2 * 960, 2 * 768 + 64}; /* read and written for each token */
     for (int64_t T = 2048; T; T = T > 1 ? 1 : 0) {
         struct spans s = {filled(2048 * 3072), filled(2048 * 1536), filled(3072), T};
@@ -433,7 +435,7 @@ static const struct {
     {"linear_bf16_bytes", NULL},         {"linear_bf16_pack", bench_pack},     {"linear_bf16", bench_linear},
     {"linear_q_bytes", NULL},            {"linear_q_pack", bench_codes},       {"linear_q", bench_codes},
     {"rms_norm", bench_spans},           {"silu_mul", bench_spans},            {"add", bench_spans},
-    {"layer_norm", bench_spans},         {"gelu_mul", bench_spans},            {"gelu_erf", bench_spans},
+    {"layer_norm", bench_spans},         {"gelu_mul", bench_spans},            {"gelu_erf", bench_spans}, {"soft_cap", bench_spans},
     {"add_bias", bench_spans},           {"rope", bench_spans},                {"kv_f32_bytes", NULL},
     {"kv_f32_store", bench_attention},   {"attention_f32", bench_attention},   {"kv_bf16_bytes", NULL},
     {"kv_bf16_store", bench_attention},  {"attention_bf16", bench_attention},  {"kv_f16_bytes", NULL},

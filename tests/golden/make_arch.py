@@ -5,7 +5,7 @@
 """
 import json, os, sys
 import torch, transformers
-from transformers import (LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Gemma3TextConfig, Phi3Config, GPT2Config, GPTNeoXConfig, MixtralConfig,
+from transformers import (LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Gemma2Config, Gemma3TextConfig, Phi3Config, GPT2Config, GPTNeoXConfig, MixtralConfig,
                           Qwen2MoeConfig, Qwen3MoeConfig, Olmo2Config, StableLmConfig, PhiConfig, AutoModelForCausalLM)
 
 here = os.path.join(os.path.dirname(os.path.abspath(__file__)), "arch")
@@ -20,6 +20,7 @@ cases = {
     "mistral-window": MistralConfig(**common, tie_word_embeddings=False, sliding_window=7),
     "qwen2": Qwen2Config(**common, tie_word_embeddings=True, rope_parameters=dict(rope_type="default", rope_theta=1e6)),
     "qwen3": Qwen3Config(**common, tie_word_embeddings=True, head_dim=16),
+    "gemma2": Gemma2Config(**common, head_dim=16, query_pre_attn_scalar=20, sliding_window=7, attn_logit_softcapping=2.0, final_logit_softcapping=3.0),
     "gemma3": Gemma3TextConfig(**common, head_dim=16, query_pre_attn_scalar=20, sliding_window=7, layer_types=["sliding_attention", "full_attention"],
                                rope_parameters=dict(full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1e6),
                                                     sliding_attention=dict(rope_type="default", rope_theta=1e4))),

@@ -38,6 +38,7 @@ struct qp_attn_shape {
     int64_t capacity;      /* tokens the cache holds */
     int64_t window;        /* sliding window: a query at p sees keys in (p - window, p]; 0: all */
     float scale;           /* 1/sqrt(hd), or the model's own */
+    float soft_cap;        /* scores s become cap * tanh(s / cap), before the mask; 0: not */
 };
 
 /* A matrix of codes, W[n,k] = scale[n,g] * (table[code[n,k]] - zero[n,g]), as kernels see it: columns in the order of their groups, groups of a multiple of
@@ -102,6 +103,8 @@ struct qp_ops {
      * gelu_erf: g/2 (1 + erf(g / sqrt 2)) of x, no factor. */
     void (*gelu_mul)(struct qp_exec *ex, float *y, int64_t ldy, const float *gate, const float *up, int64_t ldx, int64_t T, int64_t F);
     void (*gelu_erf)(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, int64_t T, int64_t F);
+    /* x = cap * tanh(x / cap) over n elements */
+    void (*soft_cap)(struct qp_exec *ex, float *x, int64_t n, float cap);
     /* y += x over n elements; and y[t,:] += b for each of T rows */
     void (*add)(struct qp_exec *ex, float *y, const float *x, int64_t n);
     void (*add_bias)(struct qp_exec *ex, float *y, int64_t ldy, const float *b, int64_t T, int64_t N);

@@ -160,7 +160,7 @@ int qp_block_set_linear(struct qp_block *b, const struct qp_linear *l, const flo
 struct qp_attn_shape qp_attn_shape_of(const struct qp_model_config *c, int64_t layer, int64_t capacity)
 {
     return (struct qp_attn_shape){.n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .capacity = capacity,
-                                  .window = qp_config_window(c, layer), .scale = c->attention_scale > 0 ? (float)c->attention_scale : 1.f / sqrtf((float)c->head_dim)};
+                                  .window = qp_config_window(c, layer), .soft_cap = (float)c->attention_cap, .scale = c->attention_scale > 0 ? (float)c->attention_scale : 1.f / sqrtf((float)c->head_dim)};
 }
 
 static void norm_heads(const struct qp_block *b, float *x, int64_t ldx, const struct qp_norm *n, int64_t T, int64_t heads)

@@ -435,6 +435,8 @@ int qp_engine_forward(struct qp_engine *e, const struct qp_segment *seg, int64_t
 int qp_engine_logits(struct qp_engine *e, const float *hidden, int64_t n, float *logits, struct qp_err *err)
 {
     qp_packed_run(&e->head, qp_linear_ops_of(e->ops, e->compute), e->ops, &e->ex, logits, hidden, e->config.d_model, n, false);
+    if (e->config.logit_cap > 0)
+        e->ops->soft_cap(&e->ex, logits, n * e->head.N, (float)e->config.logit_cap);
     return e->ex.failed ? qp_err_set(err, QP_E_RESOURCE, "no memory for scratch of the matrix products") : 0;
 }
 

@@ -44,7 +44,7 @@ static const struct qp_part llama_model[] = {
     {0},
 };
 
-static const struct qp_part gemma3_layer[] = {
+static const struct qp_part gemma_layer[] = {
     LLAMA_ATTENTION,
     {"post_attention_layernorm.weight", "post_attention_norm.weight", QP_ROLE_POST_ATTENTION_NORM, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
     {"pre_feedforward_layernorm.weight", "ffn_norm.weight", QP_ROLE_NORM2, QP_DIM_1, QP_DIM_D, QP_NEED_ALWAYS, 0, QP_DIM_1},
@@ -203,7 +203,9 @@ static const struct qp_arch archs[] = {
      .qkv_bias = true},
     {.hf = "qwen3", .gguf = "qwen3", .class_name = "Qwen3ForCausalLM", .layers = "model.layers", .layer_parts = llama_layer, .model_parts = llama_model,
      .qk_norm = true},
-    {.hf = "gemma3_text", .gguf = "gemma3", .layers = "model.layers", .layer_parts = gemma3_layer, .model_parts = llama_model, .norm = QP_NORM_RMS_PLUS_ONE,
+    {.hf = "gemma2", .gguf = "gemma2", .layers = "model.layers", .layer_parts = gemma_layer, .model_parts = llama_model, .norm = QP_NORM_RMS_PLUS_ONE,
+     .activation = QP_ACT_GELU_TANH, .windowed = true},
+    {.hf = "gemma3_text", .gguf = "gemma3", .layers = "model.layers", .layer_parts = gemma_layer, .model_parts = llama_model, .norm = QP_NORM_RMS_PLUS_ONE,
      .activation = QP_ACT_GELU_TANH, .qk_norm = true, .windowed = true},
     {.hf = "olmo2", .gguf = "olmo2", .layers = "model.layers", .layer_parts = olmo2_layer, .model_parts = llama_model, .qk_norm = true, .qk_norm_wide = true},
     {.hf = "stablelm", .gguf = "stablelm", .layers = "model.layers", .layer_parts = stablelm_layer, .model_parts = stablelm_model, .norm = QP_NORM_LAYER},
@@ -240,7 +242,7 @@ const struct qp_arch *qp_arch_by_gguf(const char *architecture, bool experts)
 
 const char *qp_arch_list(void)
 {
-    return "llama, mistral, qwen2, qwen3, gemma3_text, olmo2, stablelm, phi, phi3, gpt2, gpt_neox, mixtral, qwen2_moe, qwen3_moe";
+    return "llama, mistral, qwen2, qwen3, gemma2, gemma3_text, olmo2, stablelm, phi, phi3, gpt2, gpt_neox, mixtral, qwen2_moe, qwen3_moe";
 }
 
 int64_t qp_dim(const struct qp_model_config *c, enum qp_dim d)

@@ -67,6 +67,11 @@ void qp_config_set_family(struct qp_model_config *c, const struct qp_arch *a)
 
 /* ---- config.json ---- */
 
+static bool is_gemma(const struct qp_model_config *c)
+{
+    return !strcmp(c->arch, "gemma2") || !strcmp(c->arch, "gemma3_text");
+}
+
 static int get_int(json_t *o, const char *path, const char *key, int64_t fallback, int64_t *out, struct qp_err *err)
 {
     json_t *v = json_object_get(o, key);
@@ -169,7 +174,7 @@ static int get_size(json_t *root, const char *path, const char *key, const char 
 
 static int read_sizes(struct qp_model_config *c, json_t *root, const char *path, struct qp_err *err)
 {
-    bool gpt2 = !strcmp(c->arch, "gpt2"), gemma = !strcmp(c->arch, "gemma3_text");
+    bool gpt2 = !strcmp(c->arch, "gpt2"), gemma = is_gemma(c);
     int r = get_size(root, path, "num_hidden_layers", "n_layer", INT64_MIN, &c->n_layers, err);
     r = r ? r : get_size(root, path, "hidden_size", "n_embd", INT64_MIN, &c->d_model, err);
     r = r ? r : get_size(root, path, "intermediate_size", "n_inner", !gpt2 ? INT64_MIN : c->d_model <= 1 << 20 ? 4 * c->d_model : 0, &c->d_ff, err);
@@ -200,6 +205,8 @@ static int read_windows(struct qp_model_config *c, const struct qp_arch *arch, j
     if (json_is_array(types) && json_array_size(types) != (size_t)c->n_layers)
         return qp_err_set(err, QP_E_INPUT, "'%s': layer_types lists %zu layers of %lld", path, json_array_size(types), (long long)c->n_layers);
     int r = !strcmp(c->arch, "gemma3_text") ? get_size(root, path, "sliding_window_pattern", "_sliding_window_pattern", 6, &pattern, err) : 0;
+    if (!strcmp(c->arch, "gemma2"))
+        pattern = 2;
     r = r || arch->windowed ? r : get_int(root, path, "max_window_layers", 0, &first, err);
     for (int64_t l = 0; l < c->n_layers && !r; l++) {
         const char *type = json_string_value(json_array_get(types, (size_t)l));
@@ -231,22 +238,28 @@ static int read_activation(struct qp_model_config *c, json_t *root, const char *
     return qp_err_set(err, QP_E_INPUT, "'%s': activation '%s' is not supported for %s", path, name, c->arch);
 }
 
+static double get_cap(json_t *root, const char *key, double fallback)
+{
+    json_t *v = json_object_get(root, key);
+    double cap = v ? json_number_value(v) : fallback; /* null: none */
+    return cap > 0 ? cap : 0;
+}
+
 /* What only some families have. */
 static int read_family(struct qp_model_config *c, json_t *root, const char *path, struct qp_err *err)
 {
-    static const char *const unsupported[] = {"attn_logit_softcapping", "final_logit_softcapping"};
     bool neox = !strcmp(c->arch, "gpt_neox");
-    if (!strcmp(c->arch, "gemma3_text")) {
+    if (is_gemma(c)) {
+        bool two = !strcmp(c->arch, "gemma2");
         c->embed_scale = sqrt((double)c->d_model);
         c->attention_scale = 1 / sqrt(get_num(root, "query_pre_attn_scalar", 256));
+        c->attention_cap = get_cap(root, "attn_logit_softcapping", two ? 50 : 0);
+        c->logit_cap = get_cap(root, "final_logit_softcapping", two ? 30 : 0);
     }
     if (neox)
         c->parallel_residual = get_bool(root, "use_parallel_residual", true);
     else if (get_bool(root, "use_parallel_residual", false) || get_bool(root, "qk_layernorm", false))
         return qp_err_set(err, QP_E_INPUT, "'%s': 'use_parallel_residual' and 'qk_layernorm' are not supported for %s", path, c->arch);
-    for (size_t i = 0; i < 2; i++)
-        if (json_is_number(json_object_get(root, unsupported[i])))
-            return qp_err_set(err, QP_E_INPUT, "'%s': '%s' is not supported", path, unsupported[i]);
     if (get_bool(root, "scale_attn_by_inverse_layer_idx", false) || !get_bool(root, "scale_attn_weights", true) || get_bool(root, "use_bidirectional_attention", false))
         return qp_err_set(err, QP_E_INPUT, "'%s': attention that is scaled by layer, not scaled, or bidirectional is not supported", path);
     return read_activation(c, root, path, err);
@@ -321,7 +334,7 @@ int qp_config_from_json(struct qp_model_config *c, struct qp_quant_config *q, co
     if (!r) {
         bool neox = !strcmp(c->arch, "gpt_neox");
         c->norm_eps = get_num(root, "rms_norm_eps", get_num(root, "layer_norm_eps", get_num(root, "layer_norm_epsilon", arch->plain ? 1e-5 : 1e-6)));
-        c->tied_embeddings = get_bool(root, "tie_word_embeddings", !strcmp(c->arch, "gemma3_text") || !strcmp(c->arch, "gpt2"));
+        c->tied_embeddings = get_bool(root, "tie_word_embeddings", is_gemma(c) || !strcmp(c->arch, "gpt2"));
         c->qkv_bias = arch->qkv_bias ? get_bool(root, "qkv_bias", true) : get_bool(root, "use_qkv_bias", get_bool(root, "attention_bias", neox));
         c->o_bias = !arch->qkv_bias && get_bool(root, "attention_bias", neox);
         c->mlp_bias = get_bool(root, "mlp_bias", false);

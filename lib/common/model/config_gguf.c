@@ -74,7 +74,22 @@ static int gguf_rope(struct qp_model_config *c, struct gguf_reader *m)
     return rope_factors(c, m);
 }
 
-/* What only some families have. As llama.cpp reads it: Gemma 3's pattern, local base and scale of queries are the family's, not the file's. */
+/* As llama.cpp reads it: the pattern of windows, the local base and the scale of queries are the family's, not the file's. */
+static void gguf_gemma(struct qp_model_config *c, struct gguf_reader *m)
+{
+    bool two = !strcmp(m->arch, "gemma2");
+    int64_t pattern = two ? 2 : 6;
+    c->embed_scale = sqrt((double)c->d_model);
+    c->rope_theta_local = two ? 0 : 10000.0;
+    if (c->n_layers == (two ? 46 : 62)) /* the 27B models */
+        c->attention_scale = 1 / sqrt((double)c->d_model / (double)c->n_heads);
+    for (int64_t l = pattern - 1; l < c->n_layers; l += pattern)
+        c->global[l / 8] |= (uint8_t)(1u << l % 8);
+    c->attention_cap = meta_num(m, "attn_logit_softcapping", two ? 50 : 0);
+    c->logit_cap = meta_num(m, "final_logit_softcapping", two ? 30 : 0);
+}
+
+/* What only some families have. */
 static int gguf_family(struct qp_model_config *c, struct gguf_reader *m)
 {
     int64_t dims = meta_int(m, "rope.dimension_count", c->head_dim);
@@ -91,16 +106,8 @@ static int gguf_family(struct qp_model_config *c, struct gguf_reader *m)
     }
     if (!strcmp(m->arch, "olmo2") && c->sliding_window > 0 && !m->r)
         m->r = qp_err_set(m->err, QP_E_INPUT, "'%s': metadata 'olmo2.attention.sliding_window' (OLMo 3) is not supported", m->path);
-    if (strcmp(m->arch, "gemma3"))
-        return m->r;
-    c->embed_scale = sqrt((double)c->d_model);
-    c->rope_theta_local = 10000.0;
-    if (c->n_layers == 62) /* the 27B model */
-        c->attention_scale = 1 / sqrt((double)c->d_model / (double)c->n_heads);
-    for (int64_t l = 5; l < c->n_layers; l += 6)
-        c->global[l / 8] |= (uint8_t)(1u << l % 8);
-    if (meta_num(m, "final_logit_softcapping", 0) > 0 && !m->r)
-        m->r = qp_err_set(m->err, QP_E_INPUT, "'%s': metadata 'gemma3.final_logit_softcapping' is not supported", m->path);
+    if (!strcmp(m->arch, "gemma2") || !strcmp(m->arch, "gemma3"))
+        gguf_gemma(c, m);
     return m->r;
 }
 

@@ -37,6 +37,7 @@ struct qp_model_config {
     bool parallel_residual;   /* attention and MLP both read the block's input */
     bool qkv_by_head;         /* rows of the fused q, k, v matrix lie by (head, part, i) */
     double embed_scale;       /* embeddings are multiplied by it; 0: not */
+    double attention_cap, logit_cap; /* scores and logits v become cap * tanh(v / cap) (Gemma 2); 0: not */
     double attention_scale;   /* of q·k; 0: 1 / sqrt(head_dim) */
     bool learned_positions;   /* a table of max_positions rows is added to the embeddings; no rotation */
     int64_t rope_dims;        /* leading dimensions of a head that rotate; 0: all */

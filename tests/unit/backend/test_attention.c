@@ -35,13 +35,13 @@ static void run_attention(const struct qp_ops *ops, struct qp_exec *ex, enum qp_
 
 static void attention_case(const struct qp_ops *ops, const struct qp_ops *ref, struct qp_exec *ex)
 {
-    const int64_t shapes[][6] = { /* T, from, heads, kv heads, hd, window */
-        {1, 0, 1, 1, 2, 0}, {9, 0, 2, 1, 7, 0}, {5, 0, 3, 1, 64, 0}, {130, 0, 9, 3, 64, 0}, {300, 150, 4, 2, 80, 0}, {257, 0, 2, 2, 128, 70}, {140, 139, 6, 2, 96, 33}, {30, 7, 2, 1, 256, 0},
+    const int64_t shapes[][7] = { /* T, from, heads, kv heads, hd, window, soft cap */
+        {1, 0, 1, 1, 2, 0}, {9, 0, 2, 1, 7, 0}, {5, 0, 3, 1, 64, 0}, {130, 0, 9, 3, 64, 0}, {300, 150, 4, 2, 80, 0}, {257, 0, 2, 2, 128, 70}, {140, 139, 6, 2, 96, 33}, {30, 7, 2, 1, 256, 0}, {260, 0, 4, 2, 64, 65, 2}, {70, 3, 2, 1, 32, 0, 50},
     };
     for (enum qp_kv kv = 0; kv < QP_KV_COUNT; kv++)
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
             int64_t T = shapes[i][0], from = shapes[i][1];
-            struct qp_attn_shape s = {.n_heads = shapes[i][2], .n_kv_heads = shapes[i][3], .head_dim = shapes[i][4], .capacity = T + 3, .window = shapes[i][5]};
+            struct qp_attn_shape s = {.n_heads = shapes[i][2], .n_kv_heads = shapes[i][3], .head_dim = shapes[i][4], .capacity = T + 3, .window = shapes[i][5], .soft_cap = (float)shapes[i][6]};
             s.scale = 1.f / sqrtf((float)s.head_dim);
             int64_t ldq = s.n_heads * s.head_dim, ldk = s.n_kv_heads * s.head_dim;
             float *q = values(T * ldq, 3), *k = values(T * ldk, 3), *v = values(T * ldk, 1), *y = values(T * ldq, 0), *r = values(T * ldq, 0);

@@ -29,6 +29,11 @@ static void special_case(const struct qp_ops *ops, const struct qp_ops *ref, str
     ref->gelu_erf(ex, want, 7, in, 7, 1, 7);
     ops->gelu_erf(ex, out, 7, in, 7, 1, 7);
     CHECK_DIFF(out, want, 7, "gelu_erf", "special values");
+    memcpy(want, in, sizeof in);
+    memcpy(out, in, sizeof in);
+    ref->soft_cap(ex, want, 7, 30.f);
+    ops->soft_cap(ex, out, 7, 30.f);
+    CHECK_DIFF(out, want, 7, "soft_cap", "special values");
     qp_free(w), qp_free(y), qp_free(r);
 }
 
@@ -58,6 +63,11 @@ static void elementwise_case(const struct qp_ops *ops, const struct qp_ops *ref,
         ref->gelu_erf(ex, r, D, x, ld, T, D);
         ops->gelu_erf(ex, y, D, x, ld, T, D);
         CHECK_DIFF(y, r, T * D, "gelu_erf", "F=%d", (int)D);
+        memcpy(r, x, (size_t)(T * D) * sizeof *r);
+        memcpy(y, x, (size_t)(T * D) * sizeof *y);
+        ref->soft_cap(ex, r, T * D, 2.5f);
+        ops->soft_cap(ex, y, T * D, 2.5f);
+        CHECK_DIFF(y, r, T * D, "soft_cap", "n=%d", (int)(T * D));
         ref->silu_mul(ex, r, D, x, x + D, ld, T, D);
         ops->silu_mul(ex, y, D, x, x + D, ld, T, D);
         CHECK_DIFF(y, r, T * D, "silu_mul", "F=%d", (int)D);

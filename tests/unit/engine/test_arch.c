@@ -139,7 +139,7 @@ static void test_one(const char *folder, const char *name, const char *backend)
 static void test_all(const char *backend)
 {
     static const char *const names[] = {"llama", "llama-rope3-bias", "llama-linear", "mistral-window", "qwen2", "qwen3",
-                                        "gemma3", "olmo2", "stablelm", "phi", "phi3", "phi3-longrope", "gpt2", "gpt-neox", "gpt-neox-sequential", "mixtral", "qwen2-moe", "qwen3-moe"};
+                                        "gemma2", "gemma3", "olmo2", "stablelm", "phi", "phi3", "phi3-longrope", "gpt2", "gpt-neox", "gpt-neox-sequential", "mixtral", "qwen2-moe", "qwen3-moe"};
     static const char *const files[] = {"mixtral", "qwen2moe", "qwen3moe"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         test_one("arch", names[i], backend);

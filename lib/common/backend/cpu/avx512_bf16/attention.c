@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backend/cpu/avx512_bf16/tile.h"
+#include "backend/cpu/simd/softcap.h"
 #include "backend/cpu/variants.h"
 #include "base/half.h"
 
@@ -194,6 +195,9 @@ static void rows_block(struct state *st, const struct job *j, const uint32_t *kp
     for (int64_t k = 0; k < n; k += NR)
         tile_pairs(mr, st->s + k, KEYS, NR, false, st->q + r * k2, k2, kp + (key0 + k) * k2, k2);
     for (int i = 0; i < mr; i++) {
+        if (s->soft_cap > 0) /* of scores as they are summed, before the scale */
+            for (int k = 0; k < n; k += VL)
+                v_store(st->s + i * KEYS + k, v_soft_cap(v_load(st->s + i * KEYS + k), s->soft_cap / s->scale));
         int64_t last = j->pos0 + t0 + r + i - key0, first = s->window ? last + 1 - s->window : 0;
         if (n == KEYS)
             softmax_row(st, i, r + i, KEYS, first, last, c, hp);

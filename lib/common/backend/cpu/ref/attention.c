@@ -75,7 +75,8 @@ static double score(const struct job *j, int64_t t, int64_t h, int64_t key)
     double sum = 0;
     for (int64_t d = 0; d < hd; d++) /* bf16: the query is rounded as its keys are, for products of bf16 pairs */
         sum += (double)(j->kv == QP_KV_BF16 ? qp_bf16_to_f32(qp_f32_to_bf16(q[d])) : q[d]) * (double)get(j->cache, s, j->kv, at + (size_t)d);
-    return sum * (double)s->scale;
+    sum *= (double)s->scale;
+    return s->soft_cap > 0 ? (double)s->soft_cap * tanh(sum / (double)s->soft_cap) : sum;
 }
 
 static void query(const struct job *j, int64_t t, int64_t h)

@@ -60,6 +60,13 @@ void qp_ref_silu_mul(struct qp_exec *ex, float *y, int64_t ldy, const float *gat
         }
 }
 
+void qp_ref_soft_cap(struct qp_exec *ex, float *x, int64_t n, float cap)
+{
+    (void)ex;
+    for (int64_t i = 0; i < n; i++)
+        x[i] = (float)((double)cap * tanh((double)x[i] / (double)cap));
+}
+
 void qp_ref_add(struct qp_exec *ex, float *y, const float *x, int64_t n)
 {
     (void)ex;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backend/cpu/kv_int8.h"
+#include "backend/cpu/simd/softcap.h"
 #include "backend/cpu/simd/vec.h"
 #include "backend/cpu/variants.h"
 #include "base/half.h"
@@ -204,6 +205,9 @@ static void rows_block(struct tile_state *st, const struct attention_job *j, con
         int64_t last = j->pos0 + t0 + r + i - key0, first = j->s->window ? last + 1 - j->s->window : 0;
         if (j->kv == QP_KV_INT8)
             scale_row(st->s + i * KEYS, (const float *)(const void *)(head + l->k_scales) + key0, n);
+        if (j->s->soft_cap > 0)
+            for (int64_t k = 0; k < n; k += VL)
+                v_store(st->s + i * KEYS + k, v_soft_cap(v_load(st->s + i * KEYS + k), j->s->soft_cap));
         softmax_row(st, i, r + i, n, first, last, hp, j->kv == QP_KV_BF16);
         if (j->kv == QP_KV_INT8)
             scale_row(st->s + i * KEYS, (const float *)(const void *)(head + l->v_scales) + key0, n);

@@ -1,6 +1,7 @@
 /* Norms, activations, rotation. */
 #include <math.h>
 
+#include "backend/cpu/simd/softcap.h"
 #include "backend/cpu/simd/vec.h"
 #include "backend/cpu/variants.h"
 
@@ -187,6 +188,23 @@ void QP_V(silu_mul)(struct qp_exec *ex, float *y, int64_t ldy, const float *gate
 {
     struct rows_job j = {.y = y, .ldy = ldy, .x = gate, .u = up, .ldx = ldx, .D = F};
     qp_pool_for(ex->pool, T, rows_a_chunk(2 * F), silu_rows, &j);
+}
+
+static void soft_cap_span(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct rows_job *j = arg;
+    (void)thread;
+    int64_t i = begin;
+    for (; i + VL <= end; i += VL)
+        v_store(j->y + i, v_soft_cap(v_load(j->y + i), j->eps));
+    if (i < end)
+        v_store_n(j->y + i, v_soft_cap(v_load_n(j->y + i, end - i), j->eps), end - i);
+}
+
+void QP_V(soft_cap)(struct qp_exec *ex, float *x, int64_t n, float cap)
+{
+    struct rows_job j = {.y = x, .eps = cap};
+    qp_pool_for(ex->pool, n, ELEMENTS, soft_cap_span, &j);
 }
 
 static void add_span(void *arg, int64_t begin, int64_t end, int thread)

@@ -62,7 +62,8 @@ struct qp_tokenizer {
     char **merge_text; /* [n_merges] "a b", for saving; owned */
     bool byte_level, byte_fallback, ignore_merges, by_score, fuse_unk;
     bool prefix_space; /* ByteLevel add_prefix_space */
-    int metaspace;     /* 0 none, 1 prepend to the first piece of text, 2 always, 3 replace only */
+    int metaspace;     /* 0 none, 1 prepend to the first piece of text, 2 to every piece, 3 replace only; 1 and 2 unless a space stands there already; 4 in any case */
+    bool strip_first;  /* decoding drops a space at the beginning: the one that encoding put there */
     int32_t byte_ids[256], unk; /* -1: none */
     struct qp_norm *norms;
     size_t n_norms;

@@ -223,7 +223,8 @@ int qp_tok_normalize(const struct qp_tokenizer *t, const char *text, size_t n, b
         qp_buf_adds(out, " ");
     if (!r && t->metaspace) {
         replace_literal(&b, " ", SPACE_MARK);
-        if (b.len && ((t->metaspace == 1 && first) || t->metaspace == 2) && (b.len < 3 || memcmp(b.data, SPACE_MARK, 3)))
+        bool stands = b.len >= 3 && !memcmp(b.data, SPACE_MARK, 3);
+        if (b.len && (t->metaspace == 4 || (!stands && ((t->metaspace == 1 && first) || t->metaspace == 2))))
             qp_buf_adds(out, SPACE_MARK);
     }
     if (!r && b.len)

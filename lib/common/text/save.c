@@ -104,12 +104,22 @@ static json_t *model(const struct qp_tokenizer *t)
                      "fuse_unk", t->by_score, "byte_fallback", t->byte_fallback, "ignore_merges", t->ignore_merges, "vocab", vocab, "merges", merges);
 }
 
+/* Spaces as SentencePiece has them; "Prepend" puts one in front in any case. */
+static json_t *space_normalizer(const struct qp_tokenizer *t)
+{
+    json_t *list = json_array(), *replace = json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", " ", "content", "\xe2\x96\x81");
+    if (t->metaspace == 4)
+        json_array_append_new(list, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", "\xe2\x96\x81"));
+    json_array_append_new(list, replace);
+    return json_pack("{s:s, s:o}", "type", "Sequence", "normalizers", list);
+}
+
 static json_t *decoder(const struct qp_tokenizer *t)
 {
     if (t->byte_level)
         return json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 1, "trim_offsets", 1, "use_regex", 1);
     return json_pack("{s:s, s:[{s:s, s:{s:s}, s:s}, {s:s}, {s:s}, {s:s, s:s, s:i, s:i}]}", "type", "Sequence", "decoders", "type", "Replace", "pattern", "String",
-                     "\xe2\x96\x81", "content", " ", "type", "ByteFallback", "type", "Fuse", "type", "Strip", "content", " ", "start", 1, "stop", 0);
+                     "\xe2\x96\x81", "content", " ", "type", "ByteFallback", "type", "Fuse", "type", "Strip", "content", " ", "start", t->strip_first, "stop", 0);
 }
 
 static json_t *tokenizer_json(const struct qp_tokenizer *t)
@@ -122,10 +132,8 @@ static json_t *tokenizer_json(const struct qp_tokenizer *t)
                                                        "rstrip", 0, "normalized", 0, "special", t->added[i].special));
     if (t->byte_level)
         pre = byte_level_pre(t);
-    else {
-        const char *scheme = t->metaspace == 1 ? "first" : t->metaspace == 2 ? "always" : "never";
-        pre = json_pack("{s:s, s:s, s:s, s:b}", "type", "Metaspace", "replacement", "\xe2\x96\x81", "prepend_scheme", scheme, "split", 0);
-    }
+    else
+        norm = space_normalizer(t);
     return json_pack("{s:s, s:n, s:n, s:o, s:o, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation", "padding", "added_tokens", added, "normalizer", norm, "pre_tokenizer",
                      pre, "post_processor", post_processor(t), "decoder", decoder(t), "model", model(t));
 }

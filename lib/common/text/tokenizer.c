@@ -224,10 +224,10 @@ int qp_tokenizer_decode(const struct qp_tokenizer *t, const int32_t *ids, size_t
         if (ids[i] < 0 || (size_t)ids[i] >= t->n_tokens || !t->tokens[ids[i]].present)
             continue; /* a padded vocabulary has ids without a token */
         const struct qp_token *k = &t->tokens[ids[i]];
-        if (!(skip_special && k->type == 3))
+        if (!(skip_special && (k->type == 2 || k->type == 3)))
             add_token(t, k, &raw);
     }
-    size_t skip = !t->byte_level && raw.len && raw.data[0] == ' ' ? 1 : 0; /* the space that encoding put in front */
+    size_t skip = t->strip_first && raw.len && raw.data[0] == ' ' ? 1 : 0;
     if (raw.len)
         add_lossy(out, raw.data + skip, raw.len - skip);
     int r = raw.failed ? qp_buf_check(&raw, err) : qp_buf_check(out, err);

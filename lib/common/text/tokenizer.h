@@ -52,7 +52,7 @@ enum qp_encode_flags {
 /* Appends the ids of text (UTF-8; invalid sequences are QP_E_INPUT with the byte offset). */
 int qp_tokenizer_encode(const struct qp_tokenizer *tok, const char *text, size_t bytes, unsigned flags, struct qp_ids *out,
                         struct qp_err *err) QP_MUST_USE;
-/* Appends the text of ids. skip_special leaves control tokens out. Bytes that form no UTF-8 become U+FFFD, as transformers prints them. */
+/* Appends the text of ids. skip_special leaves control tokens and the unknown one out. Bytes that form no UTF-8 become U+FFFD, as transformers prints them. */
 int qp_tokenizer_decode(const struct qp_tokenizer *tok, const int32_t *ids, size_t n, bool skip_special, struct qp_buf *out,
                         struct qp_err *err) QP_MUST_USE;
 

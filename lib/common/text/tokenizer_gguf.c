@@ -12,8 +12,8 @@ static int add_tokens(struct qp_tokenizer *t, const struct qp_tokenizer_spec *s,
         int type = s->types ? s->types[i] : 1;
         t->tokens[i].type = (uint8_t)(type >= 1 && type <= 6 ? type : 1);
         t->tokens[i].score = s->scores ? s->scores[i] : 0;
-        struct qp_added a = {.text = t->tokens[i].text, .n = strlen(t->tokens[i].text), .id = (int32_t)i, .special = type == 3};
-        if ((type == 3 || type == 4) && qp_tok_add_added(t, a, err))
+        struct qp_added a = {.text = t->tokens[i].text, .n = strlen(t->tokens[i].text), .id = (int32_t)i, .special = type == 2 || type == 3};
+        if (type >= 2 && type <= 4 && qp_tok_add_added(t, a, err))
             return err->code;
     }
     return 0;
@@ -69,7 +69,8 @@ static int sentencepiece(struct qp_tokenizer *t, const struct qp_tokenizer_spec 
         return qp_err_set(err, QP_E_INPUT, "tokenizer.ggml.scores is missing");
     t->by_score = true;
     t->byte_fallback = true;
-    t->metaspace = s->add_space_prefix ? 1 : 3;
+    t->metaspace = s->add_space_prefix ? 4 : 3; /* llama.cpp: before each piece of text between added tokens, as Llama 2's own tokenizer.json has it */
+    t->strip_first = s->add_space_prefix;
     return qp_tok_index(t, err);
 }
 

@@ -131,6 +131,20 @@ static int metaspace(struct qp_tokenizer *t, json_t *o, struct qp_err *err)
     return flag(o, "split", true) ? qp_tok_add_split(t, "\xe2\x96\x81", QP_SPLIT_NEXT, false, err) : 0;
 }
 
+/* A decoder that drops the first space: Strip, or Metaspace where encoding puts one in front. */
+static bool strips_first(json_t *o)
+{
+    size_t i;
+    json_t *part;
+    const char *type = str(o, "type"), *content = str(o, "content"), *scheme = str(o, "prepend_scheme");
+    json_array_foreach(json_object_get(o, "decoders"), i, part)
+        if (strips_first(part))
+            return true;
+    if (type && !strcmp(type, "Metaspace"))
+        return scheme ? strcmp(scheme, "never") != 0 : flag(o, "add_prefix_space", true);
+    return type && !strcmp(type, "Strip") && content && !strcmp(content, " ") && json_integer_value(json_object_get(o, "start")) > 0;
+}
+
 static int pre_tokenizer(struct qp_tokenizer *t, json_t *o, struct qp_err *err)
 {
     size_t i;
@@ -337,6 +351,7 @@ static int build(struct qp_tokenizer *t, json_t *root, struct qp_err *err)
     t->byte_fallback = flag(model, "byte_fallback", false);
     t->ignore_merges = flag(model, "ignore_merges", false);
     t->fuse_unk = flag(model, "fuse_unk", false);
+    t->strip_first = strips_first(json_object_get(root, "decoder"));
     int r = normalizer(t, json_object_get(root, "normalizer"), err);
     r = r ? r : pre_tokenizer(t, json_object_get(root, "pre_tokenizer"), err);
     r = r ? r : add_vocab(t, json_object_get(model, "vocab"), err);

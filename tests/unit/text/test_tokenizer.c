@@ -271,7 +271,9 @@ static void test_scores(void **state)
         {"abc", {1, 12, 10}, 3},                    /* bc first, then "_a"; a and bc would make abc, but "_a" scores better */
         {"c abc", {1, 5, 8, 12, 10}, 5},
         {"\xc3\xa9" "abc", {1, 5, 3, 4, 11}, 5},     /* bytes; abc where no space stands before it */
-        {"ab<s>ab", {1, 5, 9, 1, 9}, 5},            /* the space is put in front of the text alone */
+        {"ab<s>ab", {1, 5, 9, 1, 5, 9}, 6},         /* the space is put in front of each piece of text, */
+        {"a<unk>", {1, 12, 0}, 3},
+        {" a", {1, 5, 12}, 3},                      /* where one stands already, too */
         {"z", {1, 5, 0}, 3},                        /* neither token nor bytes */
     };
     struct qp_err err = {0};

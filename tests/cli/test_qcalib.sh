@@ -113,7 +113,7 @@ status "no such model" 3 qcalib -q --model nowhere --general gen.txt
 says "names it" "nowhere"
 printf 'ab\377cd' >bad.txt
 status "invalid UTF-8" 3 qcalib -q --model m --general bad.txt
-says "says where" "'bad.txt': invalid UTF-8 at byte 2"
+says "says where" "'bad.txt' line 1: invalid UTF-8 at byte 2"
 printf '{"text":"a"}\n{"text":\n' >bad.jsonl
 status "a bad row" 3 qcalib -q --model m --general bad.jsonl
 says "says where" "'bad.jsonl' line 2: not a JSON object"

@@ -128,6 +128,16 @@ for key in '"acc,none"' '"acc_stderr,none"' '"mmlu_social_sciences"' '"group_sub
     grep -q -e "$key" "$results" || not_ok "results of the harness's layout: $key"
 done
 same "samples of each subject" "$(cat "$T"/lm/m/samples_mmlu_anatomy_*.jsonl | grep -c '"doc_id":[0-3],"doc":{.*"gen_args_3":{"arg_0":"The following are multiple choice questions (with answers) about anatomy.*"arg_1":" D"}.*"filter":"none"')" 4
+printf 'Fine?,a,b,c,d,A\nBad \377?,a,b,c,d,A\n' >"$T/data/mmlu/test/anatomy_test.csv"
+status "invalid UTF-8 in a .csv file" 3 mc --task mmlu --data "$T/data"
+says "named with its line" "anatomy_test.csv' line 2: invalid UTF-8"
+printf 'Fine?,a,b,c,d,A\nShort?,a,b,c,A\n' >"$T/data/mmlu/test/anatomy_test.csv"
+status "a .csv row with too few fields" 3 mc --task mmlu --data "$T/data"
+says "named with its line" "anatomy_test.csv' line 2: 5 fields, expected question, four choices and the answer's letter"
+printf 'Fine?,a,b,c,d,E\n' >"$T/data/mmlu/test/anatomy_test.csv"
+status "an answer's letter that is none" 3 mc --task mmlu --data "$T/data"
+says "named with its field" "anatomy_test.csv' line 1: field 'answer' is 'E', outside of the 4 choices"
+printf 'Fine?,a,b,c,d,A\n' >"$T/data/mmlu/test/anatomy_test.csv"
 rm "$T/data/mmlu/dev/anatomy_dev.csv"
 status "a subject without examples" 3 mc --task mmlu --data "$T/data"
 says "is named" "task 'mmlu', anatomy: 5 examples wanted, 0 rows"

@@ -132,12 +132,12 @@ static int fill_blank(const struct qp_mc_spec *s, const json_t *doc, struct qp_m
         return qp_err_set(err, QP_E_INPUT, "field '%s' is %s", s->blank, !v ? "missing" : sentence ? "a sentence without '_'" : "no text");
     size_t n = strlen(rest);
     for (int c = 0; c < p->n; c++) {
+        size_t n_option = strlen(choice_text(p, c)) + 1; /* with its zero */
         p->own[c] = p->text.len;
         qp_buf_add(&p->text, sentence, (size_t)(at - sentence));
-        char *option = strdup(choice_text(p, c)); /* the buffer moves while it grows */
-        qp_buf_adds(&p->text, option ? option : "");
-        free(option);
-        end_text(&p->text);
+        char *option = qp_buf_grow(&p->text, n_option);
+        if (option)
+            memcpy(option, choice_text(p, c), n_option); /* the buffer has moved, maybe */
     }
     qp_mc_strip(&rest, &n);
     p->target = p->text.len;

@@ -94,7 +94,7 @@ static int prepare(const struct qp_mc_spec *s, json_t *doc, const char *path, st
         if (json_object_set_new(doc, s->group, json_string(subject)))
             return qp_err_set(err, QP_E_RESOURCE, "no memory for a row");
     }
-    return s->convert ? s->convert(doc, path, err) : 0;
+    return s->convert ? s->convert(doc, err) : 0;
 }
 
 static int group_of(const struct qp_mc_spec *s, const json_t *doc, const char **group, struct qp_err *err)

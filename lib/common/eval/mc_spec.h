@@ -43,7 +43,7 @@ struct qp_mc_spec {             /* strings are static or of `def` */
     int64_t holdout;            /* without a file of examples: the last rows of the evaluated file are the pool, and are not evaluated. 0: not so */
     const char *eval[QP_MC_PATHS], *shots[QP_MC_PATHS]; /* files under the data folder, the first that is there; a `*` takes all that match, in order */
     const char *aliases[QP_MC_PATHS][2]; /* name, field */
-    int (*convert)(struct json_t *row, const char *path, struct qp_err *err); /* a publisher's row into the fields named above; may be NULL */
+    int (*convert)(struct json_t *row, struct qp_err *err); /* a publisher's row into the fields named above; may be NULL */
     const char *(*section)(const char *group);
     const char *only;           /* of a task with subtasks: this group or section alone; NULL: all */
     struct json_t *def;         /* what a task file held; owned */

@@ -51,11 +51,10 @@ bool qp_mmlu_is_section(const char *name)
 /* ---- rows as their publishers write them ---- */
 
 /* A list of {text, label} beside the stem (the publisher's form) becomes two lists (the hub's). */
-static int convert_arc(json_t *row, const char *path, struct qp_err *err)
+static int convert_arc(json_t *row, struct qp_err *err)
 {
     json_t *q = json_object_get(row, "question"), *list = json_object_get(q, "choices"), *c;
     size_t i;
-    (void)path;
     if (!json_is_object(q))
         return 0;
     json_t *text = json_array(), *label = json_array(), *choices = json_object();
@@ -69,12 +68,6 @@ static int convert_arc(json_t *row, const char *path, struct qp_err *err)
     return failed ? qp_err_set(err, QP_E_INPUT, "field 'question' has no 'stem'") : 0;
 }
 
-static int convert_hellaswag(json_t *row, const char *path, struct qp_err *err)
-{
-    (void)path;
-    return qp_mc_hellaswag(row, err);
-}
-
 static const struct qp_mc_spec tasks[] = {
     {.name = "mmlu", .description = "The following are multiple choice questions (with answers) about {subject|spaces}.\n\n",
      .question = "{question|strip}\nA. {choices[0]}\nB. {choices[1]}\nC. {choices[2]}\nD. {choices[3]}\nAnswer:", .choice = {"A", "B", "C", "D"}, .n_choices = 4,
@@ -82,7 +75,7 @@ static const struct qp_mc_spec tasks[] = {
      .eval = {"mmlu/test.jsonl", "mmlu/*/test.jsonl", "mmlu/test/*_test.csv", "mmlu/data/test/*_test.csv", "data/test/*_test.csv"},
      .shots = {"mmlu/dev.jsonl", "mmlu/*/dev.jsonl", "mmlu/dev/*_dev.csv", "mmlu/data/dev/*_dev.csv", "data/dev/*_dev.csv"}},
     {.name = "hellaswag", .question = "{query}", .choices = "choices", .answer = "label", .answer_is = QP_MC_ANSWER_INDEX, .norm = true, .n_shots = 10, .excludes = true, .holdout = 1000,
-     .convert = convert_hellaswag, .eval = {"hellaswag/validation.jsonl", "hellaswag/hellaswag_val.jsonl", "hellaswag_val.jsonl"},
+     .convert = qp_mc_hellaswag, .eval = {"hellaswag/validation.jsonl", "hellaswag/hellaswag_val.jsonl", "hellaswag_val.jsonl"},
      .shots = {"hellaswag/train.jsonl", "hellaswag/hellaswag_train.jsonl", "hellaswag_train.jsonl"}},
     {.name = "arc_challenge", .question = "Question: {question}\nAnswer:", .choices = "choices.text", .labels = "choices.label", .answer = "answerKey", .norm = true, .n_shots = 25,
      .convert = convert_arc, .eval = {"arc_challenge/test.jsonl", "ARC-Challenge/test.jsonl", "ARC-Challenge/ARC-Challenge-Test.jsonl", "ARC-V1-Feb2018-2/ARC-Challenge/ARC-Challenge-Test.jsonl"},

@@ -110,8 +110,10 @@ static int read_all(struct qp_dataset *ds, struct qp_buf *doc, struct qp_err *er
 
 static int check_utf8(const struct qp_dataset *ds, const struct qp_buf *doc, struct qp_err *err)
 {
-    size_t valid = doc->len ? qp_utf8_valid(doc->data, doc->len) : 0;
-    return valid < doc->len ? qp_err_set(err, QP_E_INPUT, "'%s': invalid UTF-8 at byte %zu", ds->path, valid) : 0;
+    size_t valid = doc->len ? qp_utf8_valid(doc->data, doc->len) : 0, line = 1;
+    for (size_t i = 0; i < valid && valid < doc->len; i++)
+        line += doc->data[i] == '\n';
+    return valid < doc->len ? qp_err_set(err, QP_E_INPUT, "'%s' line %zu: invalid UTF-8 at byte %zu", ds->path, line, valid) : 0;
 }
 
 /* 1: the next line that is not empty, as an object; 0: end of file. */

@@ -128,6 +128,9 @@ for key in '"acc,none"' '"acc_stderr,none"' '"mmlu_social_sciences"' '"group_sub
     grep -q -e "$key" "$results" || not_ok "results of the harness's layout: $key"
 done
 same "samples of each subject" "$(cat "$T"/lm/m/samples_mmlu_anatomy_*.jsonl | grep -c '"doc_id":[0-3],"doc":{.*"gen_args_3":{"arg_0":"The following are multiple choice questions (with answers) about anatomy.*"arg_1":" D"}.*"filter":"none"')" 4
+for i in 0 1; do mc --task mmlu --data "$T/data" --limit 1 --shard $i/2 >"$T/part$i.qp"; done
+qcat --merge "$T/part0.qp" "$T/part1.qp" >"$T/joined.qp"
+same "shards of which some lack a part of the task" "$(records <"$T/joined.qp" | sha256sum)" "$(mc --task mmlu --data "$T/data" --limit 1 | records | sha256sum)"
 printf 'Fine?,a,b,c,d,A\nBad \377?,a,b,c,d,A\n' >"$T/data/mmlu/test/anatomy_test.csv"
 status "invalid UTF-8 in a .csv file" 3 mc --task mmlu --data "$T/data"
 says "named with its line" "anatomy_test.csv' line 2: invalid UTF-8"

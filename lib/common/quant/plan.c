@@ -268,5 +268,6 @@ int qp_plan_make(struct qp_plan *p, const struct qp_model *m, const struct qp_pl
         block = most(block, block_bytes(o, m, l));
     activations(p, o, m);
     p->peak_bytes = layer + block + p->activation_bytes - p->spooled_bytes;
+    p->peak_bytes += p->peak_bytes / 5 + ((size_t)32 << 20); /* scratch of the ops, what the allocator keeps, the program itself */
     return 0;
 }

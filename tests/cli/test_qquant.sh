@@ -31,6 +31,37 @@ grep -q '"awq":{"ratio":' "$T/one" && ok "its layer records say the ratio" || no
 status "awq without samples" 2 qquant --method awq --model "$T/m"
 says "says what it needs" "awq needs samples: qcalib"
 
+# Formats by layer.
+for options in "--keep *v_proj=fp16 --keep *layers.1*=w8g64 --keep *0*down*=w3g32" "--bpw 6" "--keep-sensitive 0.3 --method awq+gptq"; do
+    rm -rf "$T/dir"
+    # shellcheck disable=SC2086
+    set -f && qquant -q --group-size 32 $options <"$T/calib.qp" 2>"$T/err" | ppl >"$T/inline.qp" && qquant -q --group-size 32 $options -o "$T/dir" <"$T/calib.qp" 2>"$T/err" | ppl >"$T/dir.qp"
+    set +f
+    [ -n "$(value "$T/inline.qp" ppl/)" ] && [ "$(value "$T/inline.qp" ppl/)" = "$(value "$T/dir.qp" ppl/)" ] && ok "$options: checkpoint and inline weights agree" || not_ok "$options: checkpoint and inline weights agree"
+done
+qquant -q --group-size 32 --keep '*.v_proj=fp16' --keep 'model.layers.1.*=bf16' --keep '*.0.mlp.up_proj.weight=fp8' <"$T/calib.qp" | qcat -t layer >"$T/layers"
+[ "$(grep -c '"format":"f16".*"kept":true' "$T/layers")" = 1 ] && [ "$(grep -c '"format":"bf16".*"kept":true' "$T/layers")" = 7 ] && [ "$(grep -c '"format":"e4m3".*"kept":false' "$T/layers")" = 1 ] &&
+    ok "--keep: the last that matches counts" || not_ok "--keep: the last that matches counts"
+qquant -q --group-size 32 --method none --measure --measure-tokens 128 <"$T/calib.qp" >"$T/measured.qp" || not_ok "--measure"
+[ "$(qcat -t sensitivity "$T/measured.qp" | grep -c '"tokens":126,"dloss":.*"kl":')" = 14 ] && ! qcat -t model "$T/measured.qp" | grep -q quantized && ok "--measure writes a record for each layer" || not_ok "--measure writes a record for each layer"
+qquant -q --group-size 32 --measure-tokens 128 --bpw 5 <"$T/calib.qp" | qcat -t layer >"$T/once"
+qquant -q --group-size 32 --bpw 5 <"$T/measured.qp" | qcat -t layer >"$T/again"
+cmp -s "$T/once" "$T/again" && ok "--bpw from records equals --bpw that measures" || not_ok "--bpw from records equals --bpw that measures"
+qquant -q --group-size 32 --bpw 5 <"$T/measured.qp" | qcat -t model | grep quantized | grep -o '"bpw":[0-9.]*' | cut -d: -f2 >"$T/bpw"
+below "$(cat "$T/bpw")" 5.00001 && below 4.8 "$(cat "$T/bpw")" && ok "within the budget, and near it" || not_ok "within the budget, and near it: $(cat "$T/bpw")"
+status "an unknown glob" 2 qquant --keep '*.w_proj=fp16' <"$T/calib.qp"
+says "names it, and a layer" "\-\-keep '\*.w_proj' matches no linear layer; they have names like 'model.layers.0.self_attn.q_proj.weight'"
+status "an unknown format" 2 qquant --keep '*=w5g64' <"$T/calib.qp"
+says "lists the formats" "unknown format 'w5g64': expected fp16"
+status "a --keep without format" 2 qquant --keep '*.v_proj' <"$T/calib.qp"
+status "a budget below the least" 2 qquant -q --bpw 2 <"$T/measured.qp" --group-size 32
+says "says what it takes" "\-\-bpw: a budget of [0-9.]+ MB is below the least that these formats take, [0-9.]+ MB"
+status "a budget below the model's other weights" 2 qquant -q --budget-mb 0.01 <"$T/measured.qp" --group-size 32
+status "two ways to choose" 2 qquant --bpw 5 --keep-sensitive 0.1 <"$T/measured.qp"
+status "a share that is none" 2 qquant --keep-sensitive 15 <"$T/measured.qp"
+status "a format that was not measured" 3 qquant -q --bpw 5 --group-size 64 <"$T/measured.qp"
+says "names it" "sensitivity records lack format '"
+
 # Activations and Hessians that are no good.
 mk "$T/huge" break=huge
 calib "$T/huge" >"$T/huge.qp"

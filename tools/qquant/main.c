@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "qquant.h"
 
-static struct qquant app = {.method = QQUANT_GPTQ, .bits = 4, .group_size = 64, .damp = 0.1, .mse = true, .sweeps = 2, .clip = true,
+static struct qquant app = {.method = QQUANT_GPTQ, .bits = 4, .group_size = 64, .damp = 0.1, .mse = true, .sweeps = 2, .clip = true, .measure_tokens = 1024,
                             .act_order = true, .static_groups = true};
 
 static const char *const methods[] = {"rtn", "gptq", "awq", "awq+gptq", "none", NULL};
@@ -37,6 +37,14 @@ static const struct qp_opt options[] = {
     QP_OPT_GROUP("AWQ"),
     QP_OPT_ENUM('\0', "duo", &app.duo, duos, "NAME", "duo scaling, by activations and weights: on, off, or both tried"),
     QP_OPT_FLAG('\0', "clip", &app.clip, "awq: search each group's clipping, but for q and k (default; --no-clip: cover the range)"),
+    QP_OPT_GROUP("Formats by layer"),
+    QP_OPT_EACH('\0', "keep", &app.keep, "GLOB=FORMAT", "layers of that name ('*.v_proj', '*layers.0.*') get fp16, bf16, fp8, int8, nf4, w8g64, w4g32-asym, ...; may be repeated, the last that matches counts"),
+    QP_OPT_STR('\0', "keep-sensitive", &app.keep_sensitive, "X[:FORMAT]", "the layers that lose most for each weight, up to that share of the weights, get fp16, or fp8, ... (0.15, 0.15:fp8)"),
+    QP_OPT_F64('\0', "bpw", &app.bpw, 0, 32, "X", "choose each layer's format so that the model loses least within X bits per linear weight"),
+    QP_OPT_F64('\0', "budget-mb", &app.budget_mb, 0, 1e9, "N", "the same within N MB (10^6 bytes) for the whole model"),
+    QP_OPT_EACH('\0', "choose", &app.choose, "FORMAT", "a format to choose from beside the method's own; may be repeated (default: 3, 4 and 8 bits in several group sizes, fp16)"),
+    QP_OPT_FLAG('\0', "measure", &app.measure, "write how much each layer minds its quantization (sensitivity records; with --method none nothing else); the options above do, where the stream has none"),
+    QP_OPT_INT('\0', "measure-tokens", &app.measure_tokens, 1, 1 << 20, "N", "of the calibration text, for that"),
     QP_OPT_GROUP("Computing"),
     QP_OPT_ENUM('\0', "compute", &app.compute, computes, "TYPE", "products of the calibration pass; auto: bf16 where the machine has it"),
     QP_OPT_ENUM('\0', "device", &app.device, devices, "NAME", "where to compute"),
@@ -71,7 +79,7 @@ static int check(struct qp_tool_run *run, void *ctx)
         return qp_err_set(&run->err, QP_E_USAGE, "--model goes with --method rtn or none; %s needs samples: qcalib --model M ... | qquant", methods[q->method]);
     if (q->model_path)
         run->input = QP_INPUT_NONE;
-    return 0;
+    return qquant_check_mixed(q, &run->err);
 }
 
 static int take_baseline(struct qquant *q, const struct qp_record *rec, struct qp_err *err)
@@ -114,6 +122,8 @@ static int on_record(struct qp_tool_run *run, void *ctx, const struct qp_record 
 {
     if (qp_record_is(rec, "model"))
         return take_baseline(ctx, rec, &run->err);
+    if (qp_record_is(rec, "sensitivity"))
+        return qquant_take_sensitivity(ctx, rec, &run->err);
     return qp_record_is(rec, "sample") ? take_sample(ctx, rec, &run->err) : 0;
 }
 
@@ -149,11 +159,6 @@ static int open_model(struct qquant *q, struct qp_tool_run *run)
     return 0;
 }
 
-struct layer_ctx {
-    struct qquant *q;
-    struct qp_tool_run *run;
-};
-
 /* What calibration covers of a model with experts. */
 static void count_experts(struct qquant *q, const struct qp_layer_report *rep)
 {
@@ -166,7 +171,7 @@ static void count_experts(struct qquant *q, const struct qp_layer_report *rep)
 
 static int on_layer(void *ctx, const struct qp_layer_report *rep, const struct qp_qweight *layer)
 {
-    struct layer_ctx *c = ctx;
+    struct qquant_ctx *c = ctx;
     struct qquant *q = c->q;
     if (qp_tool_interrupted())
         return qp_err_set(&c->run->err, QP_E_RESOURCE, "interrupted");
@@ -186,7 +191,7 @@ static int on_layer(void *ctx, const struct qp_layer_report *rep, const struct q
 
 static int quantize(struct qquant *q, struct qp_tool_run *run)
 {
-    struct layer_ctx c = {q, run};
+    struct qquant_ctx c = {q, run};
     struct qp_calibration cal = {q->ids.v, q->n_samples, q->sample_len};
     if (q->method == QQUANT_NONE)
         return 0;
@@ -200,6 +205,9 @@ static int on_end(struct qp_tool_run *run, void *ctx)
     if (!r && q->plan)
         return qquant_plan(q, run);
     r = r ? r : qquant_open_spool(q, &run->err);
+    r = r ? r : qquant_choose_formats(q, run);
+    if (q->method == QQUANT_NONE && q->measure && !q->out)
+        return r; /* measures only */
     if (!r && q->out)
         r = qquant_open_checkpoint(q, run);
     if (!r && !q->out)
@@ -231,6 +239,11 @@ static void release(void *ctx)
     qp_pool_free(q->pool);
     qp_model_free(q->model);
     qp_ids_release(&q->ids);
+    qp_buf_release(&q->told);
+    qp_strs_release(&q->keep);
+    qp_strs_release(&q->choose);
+    qp_free(q->found);
+    qp_free(q->formats);
     qp_free(q->base_id);
     qp_free(q->base_path);
 }

@@ -6,12 +6,21 @@
 #include "quant/calibrate.h"
 #include "quant/checkpoint.h"
 #include "quant/pack.h"
+#include "quant/allocate.h"
+#include "quant/measure.h"
 #include "stream/tool.h"
 #include "text/tokenizer.h"
 
 enum { QQUANT_RTN, QQUANT_GPTQ, QQUANT_AWQ, QQUANT_AWQ_GPTQ, QQUANT_NONE };
 #define QQUANT_AWQ_POINTS 20 /* of the scale search, as the paper and the peers have it */
 enum { QQUANT_AUTO, QQUANT_F32, QQUANT_BF16 };
+
+#define QQUANT_MAX_KEEPS 64
+
+struct qquant_keep {
+    char glob[256];
+    struct qp_format format;
+};
 
 struct qquant {
     /* options */
@@ -21,11 +30,28 @@ struct qquant {
     double damp, drift;
     const char *out, *model_path;
     int64_t memory;
+    struct qp_strs keep, choose;
+    const char *keep_sensitive;
+    double bpw, budget_mb;
+    int64_t measure_tokens;
+    bool measure;
 
     /* from the stream */
     char *base_id, *base_path;
     struct qp_ids ids;
     int64_t n_samples, sample_len;
+
+    struct qp_buf told; /* its sensitivity records */
+
+    /* formats by layer (mixed.c) */
+    struct qquant_keep keeps[QQUANT_MAX_KEEPS];
+    int n_keeps;
+    double keep_share;
+    struct qp_format keep_format, candidates[QP_MAX_FORMATS]; /* what is chosen from; the method's own first */
+    int n_candidates;
+    struct qp_sensitivity *found; /* [linear layers] */
+    struct qp_format *formats;    /* [linear layers] */
+    struct qp_allocation allocation;
 
     /* the work */
     struct qp_model *model;
@@ -42,6 +68,19 @@ struct qquant {
     int64_t experts, few_experts, fewest_tokens; /* matrices of experts that calibration served, those rounded for lack of tokens */
 };
 
+struct qquant_ctx {
+    struct qquant *q;
+    struct qp_tool_run *run;
+};
+
+/* Parses --keep and --keep-sensitive; what excludes what. */
+int qquant_check_mixed(struct qquant *q, struct qp_err *err);
+bool qquant_needs_sensitivity(const struct qquant *q);
+int qquant_take_sensitivity(struct qquant *q, const struct qp_record *rec, struct qp_err *err);
+/* Sets opt.formats where layers differ; measures and writes sensitivity records where the choice needs them and the stream has none. */
+int qquant_choose_formats(struct qquant *q, struct qp_tool_run *run);
+/* A `sensitivity` record. */
+void qquant_write_sensitivity(const struct qquant *q, struct qp_writer *w, const struct qp_sensitivity *s);
 /* Whether the method rounds by GPTQ; needs calibration samples. */
 bool qquant_is_gptq(const struct qquant *q);
 bool qquant_needs_samples(const struct qquant *q);

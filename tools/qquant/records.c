@@ -28,10 +28,17 @@ void qquant_name(struct qquant *q)
     if (q->group_size > 0)
         snprintf(group, sizeof group, "g%lld", (long long)q->group_size);
     snprintf(q->id, sizeof q->id, "%s-%s-w%lld%s%s", q->base_id, method_names[q->method], (long long)q->bits, group, q->sym ? "" : "-asym");
-    if (!qquant_is_gptq(q))
-        return;
     size_t n = strlen(q->id); /* departures from the default recipe */
-    snprintf(q->id + n, sizeof q->id - n, "%s%s", !q->act_order ? "-noact" : q->static_groups ? "" : "-act", q->drift > 0 ? "-drift" : "");
+    if (qquant_is_gptq(q))
+        n += (size_t)snprintf(q->id + n, sizeof q->id - n, "%s%s", !q->act_order ? "-noact" : q->static_groups ? "" : "-act", q->drift > 0 ? "-drift" : "");
+    if (q->bpw > 0)
+        snprintf(q->id + n, sizeof q->id - n, "-bpw%g", q->bpw);
+    else if (q->budget_mb > 0)
+        snprintf(q->id + n, sizeof q->id - n, "-%gmb", q->budget_mb);
+    else if (q->keep_sensitive)
+        snprintf(q->id + n, sizeof q->id - n, "-keep%s", q->keep_sensitive);
+    else if (q->n_keeps)
+        snprintf(q->id + n, sizeof q->id - n, "-keep");
 }
 
 /* Bits per linear weight and bytes of the whole model: known before the work, from the shapes. */
@@ -41,7 +48,7 @@ static void sizes(const struct qquant *q, double *bpw, int64_t *bytes)
     for (size_t i = 0; i < qp_model_n_linears(q->model); i++) {
         const struct qp_weight *w = qp_model_linear(q->model, i)->weight;
         double n = (double)w->rows * (double)w->cols;
-        bits += n * qp_grid_bpw(&q->opt.gptq.grid, w->cols);
+        bits += n * qp_format_bpw(q->opt.formats ? &q->opt.formats[i] : &q->opt.format, w->rows, w->cols);
         weights += n;
     }
     *bpw = q->method == QQUANT_NONE ? qp_model_linear_bpw(q->model) : bits / weights;
@@ -172,7 +179,33 @@ static void write_report(const struct qquant *q, struct qp_writer *w, const stru
         qp_w_str(w, "reason", rep->fallback);
     if (rep->awq)
         write_awq(w, rep->awq);
-    qp_w_bool(w, "kept", false);
+    qp_w_bool(w, "kept", layer->format.id == QP_FMT_F16 || layer->format.id == QP_FMT_BF16);
+    qp_w_end(w);
+}
+
+void qquant_write_sensitivity(const struct qquant *q, struct qp_writer *w, const struct qp_sensitivity *s)
+{
+    char format[32];
+    qp_w_begin(w, "sensitivity");
+    qp_w_str(w, "model", q->base_id);
+    qp_w_str(w, "name", s->name);
+    qp_w_i64(w, "weights", s->rows * s->cols);
+    qp_w_i64(w, "tokens", s->tokens);
+    qp_w_f64(w, "dloss", s->dloss);
+    qp_w_f64(w, "dloss_stderr", s->dloss_stderr);
+    qp_w_f64(w, "kl", s->kl);
+    qp_w_f64(w, "energy", s->energy);
+    qp_w_array_begin(w, "formats");
+    for (int i = 0; i < q->n_candidates; i++) {
+        qp_format_name(&q->candidates[i], format);
+        qp_w_map_begin(w, NULL);
+        qp_w_str(w, "format", format);
+        qp_w_f64(w, "bpw", qp_format_bpw(&q->candidates[i], s->rows, s->cols));
+        qp_w_f64(w, "output_error", s->error[i]);
+        qp_w_f64(w, "kl", qp_sensitivity_of(s, i));
+        qp_w_map_end(w);
+    }
+    qp_w_array_end(w);
     qp_w_end(w);
 }
 

@@ -48,6 +48,12 @@ static int describe(const struct qquant *q, struct qp_tool_run *run, struct setu
     qp_buf_adds(add(s, "model"), hash);
     qp_buf_addf(add(s, "calibration"), "%" PRIx64 ", %" PRId64 " samples of %" PRId64, used ? qp_xxh64(q->ids.v, (size_t)q->ids.n * sizeof *q->ids.v) : 0, used ? q->n_samples : 0,
                 used ? q->sample_len : 0);
+    struct qp_buf *formats = add(s, "formats of layers");
+    for (size_t i = 0; q->opt.formats && i < qp_model_n_linears(q->model); i++) {
+        char name[32];
+        qp_format_name(&q->opt.formats[i], name);
+        qp_buf_addf(formats, "%s ", name);
+    }
     for (const struct qp_opt *o = run->tool->opts; o->kind != QP_OPT_K_END; o++)
         if (o->kind != QP_OPT_K_GROUP && !is_neutral(o->name) && s->n < MAX_SETUP - 2)
             qp_opt_value(o, add(s, o->name));
@@ -106,7 +112,7 @@ int qquant_open_checkpoint(struct qquant *q, struct qp_tool_run *run)
     struct setup *s = qp_zalloc(sizeof *s, "options", &run->err);
     int r = s ? describe(q, run, s) : QP_E_RESOURCE;
     struct qp_checkpoint_options o = {.layout = q->method == QQUANT_NONE ? NULL : qp_layouts[q->format],
-                                      .quant = {.format = q->opt.format, .desc_act = q->act_order && !q->static_groups,
+                                      .quant = {.format = q->opt.format, .formats = q->opt.formats, .desc_act = q->opt.format.permuted,
                                                 .static_groups = q->act_order && q->static_groups, .damp = q->damp},
                                       .spool = q->spool, .setup = s ? s->v : NULL, .n_setup = s ? s->n : 0};
     r = r ? r : qp_checkpoint_open(&q->dir, q->out, q->model, &o, &run->err);

@@ -112,6 +112,11 @@ const struct qp_ops *qp_engine_ops(const struct qp_engine *e)
     return e->ops;
 }
 
+struct qp_block *qp_engine_block(struct qp_engine *e, int64_t layer)
+{
+    return e->blocks[layer];
+}
+
 size_t qp_engine_weight_bytes(const struct qp_engine *e)
 {
     struct qp_linear_ops lin = qp_linear_ops_of(e->ops, e->compute);

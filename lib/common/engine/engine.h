@@ -29,6 +29,9 @@ void qp_engine_free(struct qp_engine *e);
 const struct qp_model_config *qp_engine_config(const struct qp_engine *e);
 struct qp_exec *qp_engine_exec(struct qp_engine *e);
 const struct qp_ops *qp_engine_ops(const struct qp_engine *e);
+/* A block of it (engine/block.h), for quantizers that replace a layer's weights and put them back. */
+struct qp_block;
+struct qp_block *qp_engine_block(struct qp_engine *e, int64_t layer);
 size_t qp_engine_weight_bytes(const struct qp_engine *e);
 
 /* What the passes so far have needed beside weights and caches: activations, scratch of the ops, the rotary table. */

@@ -32,7 +32,7 @@ status "awq without samples" 2 qquant --method awq --model "$T/m"
 says "says what it needs" "awq needs samples: qcalib"
 
 # Formats by layer.
-for options in "--keep *v_proj=fp16 --keep *layers.1*=w8g64 --keep *0*down*=w3g32" "--bpw 6" "--keep-sensitive 0.3 --method awq+gptq"; do
+for options in "--keep *v_proj=fp16 --keep *layers.1*=w8g64 --keep *0*down*=w3g32" "--bpw 6" "--keep-sensitive 0.3 --method awq+gptq" "--group-aware --drift 0.5 --keep *q_proj=w4g16"; do
     rm -rf "$T/dir"
     # shellcheck disable=SC2086
     set -f && qquant -q --group-size 32 $options <"$T/calib.qp" 2>"$T/err" | ppl >"$T/inline.qp" && qquant -q --group-size 32 $options -o "$T/dir" <"$T/calib.qp" 2>"$T/err" | ppl >"$T/dir.qp"

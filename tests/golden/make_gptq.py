@@ -42,12 +42,14 @@ def grid(w, bits, sym):
     return scale, int(np.clip(np.floor(-lo / scale + 0.5), 0, top))
 
 
-def gptq(w, x, bits, size, sym, act_order, static):
+def gptq(w, x, bits, size, sym, act_order, static, group_aware=False):
     w, top = w.copy(), 2**bits - 1
     rows, cols = w.shape
     size = size or cols
     h = x.T @ x / len(x)
     order = sorted(range(cols), key=lambda i: (-h[i, i], i)) if act_order else list(range(cols))
+    if group_aware:  # whole groups, by their greatest diagonal; within by the diagonal
+        order = sorted(range(cols), key=lambda i: (-max(h[k, k] for k in range(i // size * size, min(cols, (i // size + 1) * size))), i // size, -h[i, i], i))
     h = h + 0.01 * np.trace(h) / cols * np.eye(cols)
     inverse = np.linalg.inv(h)
     codes, grids, margin = np.zeros((rows, cols), int), {}, 1
@@ -56,10 +58,12 @@ def gptq(w, x, bits, size, sym, act_order, static):
             for r in range(rows):
                 grids[r, g] = grid(w[r, g * size:(g + 1) * size], bits, sym)
     for k, i in enumerate(order):
-        g = (i if static else k) // size
-        if not static and k % size == 0:
+        g = (i if static or group_aware else k) // size
+        if not static and (k == 0 or g != last):
+            members = [j for j in order[k:] if j // size == g] if group_aware else order[k:k + size]
             for r in range(rows):
-                grids[r, g] = grid(w[r, order[k:k + size]], bits, sym)
+                grids[r, g] = grid(w[r, members], bits, sym)
+        last = g
         for r in range(rows):
             scale, zero = grids[r, g]
             exact = w[r, i] / scale + zero
@@ -77,15 +81,15 @@ def gptq(w, x, bits, size, sym, act_order, static):
 
 def main():
     cases = []
-    for number, rows, cols, tokens, bits, size, sym, act_order, static in [
-            (11, 6, 64, 200, 4, 32, False, False, False), (12, 5, 80, 200, 4, 32, True, False, False),
-            (13, 4, 160, 300, 3, 0, True, True, False), (14, 4, 160, 300, 2, 64, False, True, True),
-            (15, 4, 160, 300, 4, 64, False, True, False)]:
+    for number, rows, cols, tokens, bits, size, sym, act_order, static, group_aware in [
+            (11, 6, 64, 200, 4, 32, False, False, False, False), (12, 5, 80, 200, 4, 32, True, False, False, False),
+            (13, 4, 160, 300, 3, 0, True, True, False, False), (14, 4, 160, 300, 2, 64, False, True, True, False),
+            (15, 4, 160, 300, 4, 64, False, True, False, False), (16, 4, 160, 300, 4, 64, False, True, False, True)]:
         seed(number)
         w, x = data(rows, cols, tokens)
         case = {"seed": number, "rows": rows, "cols": cols, "tokens": tokens, "bits": bits, "group_size": size, "sym": sym,
-                "act_order": act_order, "static": static}
-        cases.append(case | gptq(w, x, bits, size, sym, act_order, static))
+                "act_order": act_order, "static": static, "group_aware": group_aware}
+        cases.append(case | gptq(w, x, bits, size, sym, act_order, static, group_aware))
     print(json.dumps({"made_by": "make_gptq.py, numpy " + np.__version__, "cases": cases}, indent=1))
 
 

@@ -29,10 +29,11 @@ static const struct qp_opt options[] = {
     QP_OPT_GROUP("GPTQ"),
     QP_OPT_FLAG('\0', "act-order", &app.act_order, "round inputs in the order of falling activation (default; --no-act-order: as they come)"),
     QP_OPT_FLAG('\0', "static-groups", &app.static_groups, "with --act-order: groups stay blocks of neighbouring inputs (default; --no-static-groups: they follow the order, g_idx)"),
+    QP_OPT_FLAG('\0', "group-aware", &app.group_aware, "group by group, those of the most active inputs first, in the order of activation within: neighbours stay in a group, grids see the errors carried so far"),
     QP_OPT_F64('\0', "damp", &app.damp, 0, 1, "X", "damping, as a share of the Hessian's mean diagonal; grows tenfold when needed"),
     QP_OPT_FLAG('\0', "mse", &app.mse, "search each group's clipping for the least weighted error (default; --no-mse: cover the range)"),
     QP_OPT_INT('\0', "sweeps", &app.sweeps, 0, 1000, "N", "rounds of coordinate descent after GPTQ; 0: plain GPTQ"),
-    QP_OPT_F64('\0', "drift", &app.drift, 0, 1, "X", "share of what earlier layers lost that each layer makes up for (0.5 is best); costs a full-precision pass beside it; 0: GPTQ as published"),
+    QP_OPT_F64('\0', "drift", &app.drift, 0, 1, "X", "share of what earlier layers lost that each layer makes up for, its inputs' (GPTAQ) and the residual stream's (0.5 is best); costs a full-precision pass beside it; 0: GPTQ as published"),
     QP_OPT_INT('\0', "min-expert-tokens", &app.min_expert_tokens, 0, 1 << 30, "N", "an expert's matrix that fewer calibration tokens reach is rounded to nearest; 0: than a 32nd of its inputs"),
     QP_OPT_GROUP("AWQ"),
     QP_OPT_ENUM('\0', "duo", &app.duo, duos, "NAME", "duo scaling, by activations and weights: on, off, or both tried"),
@@ -149,12 +150,12 @@ static int open_model(struct qquant *q, struct qp_tool_run *run)
         .method = qquant_is_gptq(q) ? QP_METHOD_GPTQ : QP_METHOD_RTN, .damp = q->damp, .act_order = q->act_order,
         .drift_gain = q->drift, .min_expert_tokens = q->min_expert_tokens, .compute = bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_F32,
         .gptq = {.grid = {.bits = (int)q->bits, .group_size = q->group_size > 0 ? q->group_size : 0, .sym = q->sym, .search = q->mse},
-                 .static_groups = q->act_order && q->static_groups, .sweeps = (int)q->sweeps}};
+                 .static_groups = q->act_order && q->static_groups && !q->group_aware, .group_aware = q->group_aware, .sweeps = (int)q->sweeps}};
     q->awq = (struct qp_awq_options){.duo = (enum qp_awq_duo)q->duo, .points = QQUANT_AWQ_POINTS, .clip = q->clip};
     if (q->method == QQUANT_AWQ || q->method == QQUANT_AWQ_GPTQ)
         q->opt.awq = &q->awq;
     q->opt.gptq.grid.search &= q->method != QQUANT_AWQ; /* its own search does that */
-    q->opt.format = (struct qp_format){.id = QP_FMT_INT, .grid = q->opt.gptq.grid, .permuted = (q->method == QQUANT_GPTQ || q->method == QQUANT_AWQ_GPTQ) && q->act_order && !q->static_groups};
+    q->opt.format = (struct qp_format){.id = QP_FMT_INT, .grid = q->opt.gptq.grid, .permuted = qquant_is_gptq(q) && q->act_order && !q->static_groups && !q->group_aware};
     qquant_name(q);
     return 0;
 }

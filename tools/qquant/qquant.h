@@ -26,7 +26,7 @@ struct qquant {
     /* options */
     int method, format, device, compute, duo;
     int64_t bits, group_size, sweeps, min_expert_tokens;
-    bool sym, asym, act_order, static_groups, mse, clip, verbose, plan;
+    bool sym, asym, act_order, static_groups, mse, clip, group_aware, verbose, plan;
     double damp, drift;
     const char *out, *model_path;
     int64_t memory;

@@ -30,7 +30,7 @@ void qquant_name(struct qquant *q)
     snprintf(q->id, sizeof q->id, "%s-%s-w%lld%s%s", q->base_id, method_names[q->method], (long long)q->bits, group, q->sym ? "" : "-asym");
     size_t n = strlen(q->id); /* departures from the default recipe */
     if (qquant_is_gptq(q))
-        n += (size_t)snprintf(q->id + n, sizeof q->id - n, "%s%s", !q->act_order ? "-noact" : q->static_groups ? "" : "-act", q->drift > 0 ? "-drift" : "");
+        n += (size_t)snprintf(q->id + n, sizeof q->id - n, "%s%s", q->group_aware ? "-gar" : !q->act_order ? "-noact" : q->static_groups ? "" : "-act", q->drift > 0 ? "-drift" : "");
     if (q->bpw > 0)
         snprintf(q->id + n, sizeof q->id - n, "-bpw%g", q->bpw);
     else if (q->budget_mb > 0)
@@ -86,7 +86,8 @@ void qquant_write_model(const struct qquant *q, struct qp_writer *w)
     qp_w_i64(w, "bits", q->bits);
     qp_w_i64(w, "group_size", q->group_size);
     qp_w_bool(w, "sym", q->sym);
-    qp_w_bool(w, "desc_act", q->act_order && !q->static_groups);
+    qp_w_bool(w, "desc_act", q->opt.format.permuted);
+    qp_w_bool(w, "group_aware", q->group_aware);
     qp_w_bool(w, "static_groups", q->act_order && q->static_groups);
     qp_w_str(w, "checkpoint_format", q->out && q->sym ? "gptq" : "gptq_v2");
     qp_w_f64(w, "damp_percent", q->damp);

@@ -44,6 +44,7 @@ static int search_stage(struct qp_awq_run *u, const struct qp_stage *s, const st
         r = qp_hessian_init(&h, s->inputs, s->n, s->width, u->compute, u->ops, u->ex, err);
         in.h = h.h;
         qp_awq_activity(activity, s->inputs, s->n, s->width);
+        qp_spool_passed(u->ex->spool, s->inputs, (size_t)(s->n * s->width) * sizeof(float));
         r = r ? r : qp_awq_search(scales, &note->found, &in, grid, &u->o, u->compute, u->ops, u->ex, err);
         r = r ? r : qp_folded_add(u->folded, fold, s, scales, err);
     }

@@ -61,25 +61,25 @@ static bool makes_scores(enum qp_role role)
     return role == QP_ROLE_Q || role == QP_ROLE_K || role == QP_ROLE_QKV;
 }
 
-/* RTN: as the format rounds. Else on the integer grid, by what the method and the activations allow. */
-static int round_layer(struct run *u, const struct qp_linear *l, struct qp_qweight *q, const float *w, const struct qp_hessian *hess)
+/* What linear layer i becomes. */
+static const struct qp_format *format_of(const struct run *u, int64_t i)
 {
-    const struct qp_gptq_options *o = &u->o->gptq;
+    return u->o->formats ? &u->o->formats[i] : &u->o->format;
+}
+
+/* On the integer grid by what the method and the activations allow, else as the format rounds. */
+static int round_layer(struct run *u, const struct qp_linear *l, const struct qp_format *f, struct qp_qweight *q, const float *w, const struct qp_hessian *hess)
+{
+    struct qp_gptq_options o = u->o->gptq;
     struct qp_qlinear ints;
-    int64_t rows = l->weight->rows, cols = l->weight->cols;
-    bool gptq = hess && u->o->method == QP_METHOD_GPTQ;
-    int r;
-    if (u->o->format.id != QP_FMT_INT)
-        return qp_qweight_quantize(q, &u->o->format, w, rows, cols, &u->ex, u->err);
-    if (gptq)
-        r = qp_gptq_quantize(&ints, w, rows, hess, o, u->ops, &u->ex, u->err);
-    else if (hess && u->o->awq && u->o->awq->clip && !makes_scores(l->role))
-        r = qp_awq_round(&ints, w, rows, hess, o->grid, &u->ex, u->err);
-    else
-        r = qp_rtn_quantize(&ints, w, rows, cols, o->grid, &u->ex, u->err);
+    bool gptq = u->o->method == QP_METHOD_GPTQ, clip = u->o->awq && u->o->awq->clip && !makes_scores(l->role);
+    if (!hess || f->id != QP_FMT_INT || !(gptq || clip))
+        return qp_qweight_quantize(q, f, w, l->weight->rows, l->weight->cols, &u->ex, u->err);
+    o.grid = f->grid;
+    int r = gptq ? qp_gptq_quantize(&ints, w, l->weight->rows, hess, &o, u->ops, &u->ex, u->err) : qp_awq_round(&ints, w, l->weight->rows, hess, o.grid, &u->ex, u->err);
     if (!r) {
         qp_qweight_take_ints(q, &ints);
-        q->format.permuted = u->o->format.permuted; /* whatever this layer's order: what was declared */
+        q->format.permuted = f->permuted; /* whatever this layer's order: what was declared */
     }
     return r;
 }
@@ -104,7 +104,7 @@ static int quantize_layer(struct run *u, const struct qp_linear *l, int64_t toke
                                   .total = (int64_t)qp_model_n_linears(u->m), .tokens = tokens, .expert = l->expert, .fallback = fallback};
     const struct qp_hessian *known = fallback ? NULL : hess;
     int r = load_weights(u, l, w, drift);
-    r = r ? r : round_layer(u, l, &q, w, known);
+    r = r ? r : round_layer(u, l, format_of(u, rep.index), &q, w, known);
     if (r)
         return r;
     note_awq(u, l, &rep);
@@ -163,14 +163,30 @@ static int gather_drift(struct run *u, const struct group *g, struct statistics 
     return r;
 }
 
+/* The Hessian in the order that the method takes the inputs in. 1: it cannot be factored. */
+static int factor(struct run *u, struct qp_hessian *h, int64_t group_size)
+{
+    if (u->o->method == QP_METHOD_RTN)
+        return !(h->trace > 0);
+    if (u->o->gptq.group_aware)
+        return qp_hessian_factor_groups(h, u->o->damp, group_size, u->ops, &u->ex, u->err);
+    return qp_hessian_factor(h, u->o->damp, u->o->act_order, u->ops, &u->ex, u->err);
+}
+
 static int quantize_linears(struct run *u, const struct group *g, struct statistics *s)
 {
-    int factored = u->o->method == QP_METHOD_RTN ? !(s->hess.trace > 0) : qp_hessian_factor(&s->hess, u->o->damp, u->o->act_order, u->ops, &u->ex, u->err);
+    int64_t group_size = format_of(u, u->done)->grid.group_size;
+    int factored = factor(u, &s->hess, group_size);
     const char *fallback = factored == 1 ? s->hess.trace > 0 ? "the Hessian is not positive definite at any damping" : "the Hessian is zero" : NULL;
     bool drifts = (g->full_x || g->lack) && !fallback;
     int r = factored < 0 ? factored : 0;
     r = r || !drifts ? r : gather_drift(u, g, s);
     for (int i = 0; i < g->stage.count && !r; i++) {
+        const struct qp_format *f = format_of(u, u->done);
+        if (u->o->gptq.group_aware && !fallback && f->id == QP_FMT_INT && f->grid.group_size != group_size)
+            r = factor(u, &s->hess, group_size = f->grid.group_size);
+        if (r)
+            break;
         r = quantize_layer(u, &g->stage.linears[i], g->stage.n, s->w, &s->hess, drifts ? &s->drift : NULL, fallback);
         r = r ? r : qp_block_set_linear(u->block, &g->stage.linears[i], s->w, u->err);
     }
@@ -327,7 +343,7 @@ static int begin_awq(struct run *u)
     if (!u->grids || !u->awq.notes || qp_folded_new(&u->awq.folded, (struct qp_model *)(uintptr_t)u->m, u->err))
         return QP_E_RESOURCE;
     for (size_t i = 0; i < n; i++)
-        u->grids[i] = u->o->gptq.grid;
+        u->grids[i] = format_of(u, (int64_t)i)->id == QP_FMT_INT ? format_of(u, (int64_t)i)->grid : (struct qp_grid){0};
     u->awq.grids = u->grids;
     return qp_pass_new_in(&u->awq.probe, u->m, u->cal->n_seq, u->cal->len, u->o->spool, u->err);
 }

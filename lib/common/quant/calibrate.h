@@ -31,7 +31,8 @@ struct qp_quantize_blocks {
 
 struct qp_quantize_options {
     enum qp_quant_method method;
-    struct qp_format format;     /* what each layer becomes; RTN alone: other than INT, whose grid is gptq.grid */
+    struct qp_format format;     /* what each layer becomes: int by the method, others as they round */
+    const struct qp_format *formats; /* [linear layers] where they differ; NULL: all as format */
     struct qp_gptq_options gptq;
     double damp;         /* share of the mean diagonal to begin with */
     bool act_order;

@@ -103,7 +103,7 @@ static int prepare(struct work *k, const float *w, int64_t rows, const struct qp
         k->place[i] = input;
         k->plain_diag[i] = h->h[i * n + i];
         k->diag[i] = h->h[(int64_t)input * n + input];
-        k->group[i] = (int32_t)((o->static_groups ? input : i) / size);
+        k->group[i] = (int32_t)((o->static_groups || o->group_aware ? input : i) / size);
         q->g_idx[input] = k->group[i];
     }
     for (int64_t r = 0; r < rows; r++)
@@ -121,7 +121,7 @@ int qp_gptq_quantize(struct qp_qlinear *q, const float *w, int64_t rows, const s
     int r = prepare(&k, w, rows, h, o, q, err);
     if (!r) {
         struct job j = {.q = q, .w = (float *)(uintptr_t)w, .h = k.plain_diag, .u = h->factor, .e = k.e, .group = k.group, .place = k.place, .n = h->n,
-                        .fit_on_the_way = !(o->static_groups && h->order)};
+                        .fit_on_the_way = o->group_aware || !(o->static_groups && h->order)};
         if (!j.fit_on_the_way)
             qp_pool_for(ex->pool, rows, 8, fit_rows, &j); /* reads w, in the inputs' own order */
         j.w = k.w;

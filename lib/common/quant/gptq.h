@@ -11,6 +11,7 @@
 struct qp_gptq_options {
     struct qp_grid grid;
     bool static_groups; /* with an act-order: groups stay blocks of neighbouring inputs, their grids come from the weights before any error is carried */
+    bool group_aware;   /* groups stay blocks of neighbouring inputs and come one after the other (qp_hessian_factor_groups): their grids are fitted on the way */
     int sweeps;         /* of coordinate descent afterwards; 0: plain GPTQ */
 };
 

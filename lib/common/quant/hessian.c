@@ -10,6 +10,111 @@
 #define NB 64 /* block of the factorizations */
 #define SLICE 2048 /* tokens; a multiple of syrk's own blocks */
 
+#define TOKENS 64        /* of a partial sum of the check */
+#define FORM_SLACK 1e-5  /* of n · trace, which bounds the form: float32 sums of n^2 products */
+#define TRACE_SLACK 1e-3
+
+/* A sign for each input, without pattern. */
+static float sign_of(int64_t i)
+{
+    return (uint32_t)i * 2654435761u >> 31 ? 1 : -1;
+}
+
+struct check {
+    const float *x, *signs;
+    double *squares, *forms; /* [T / TOKENS] */
+    int64_t T, n, first;
+    bool bf16;
+};
+
+#define FAST_SUMS __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3", "associative-math", "no-signed-zeros", "no-trapping-math")))
+
+/* v finite, to the nearest bfloat16 */
+FAST_SUMS static void round_row(float *out, const float *v, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, v + i, 4);
+        u = (u + 0x7fffu + ((u >> 16) & 1u)) & 0xffff0000u;
+        memcpy(out + i, &u, 4);
+    }
+}
+
+FAST_SUMS static double sum_row(const float *v, const float *signs, int64_t n, double *form)
+{
+    double squares = 0, f = 0;
+    for (int64_t i = 0; i < n; i++) {
+        squares += (double)v[i] * (double)v[i];
+        f += (double)signs[i] * (double)v[i];
+    }
+    *form += f;
+    return squares;
+}
+
+static void check_tokens(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct check *c = arg;
+    float rounded[512];
+    (void)thread;
+    for (int64_t k = c->first + begin; k < c->first + end; k++) {
+        double squares = 0, forms = 0;
+        for (int64_t t = k * TOKENS; t < (k + 1) * TOKENS && t < c->T; t++) {
+            double form = 0;
+            for (int64_t i = 0; i < c->n; i += 512) {
+                const float *v = c->x + t * c->n + i;
+                int64_t some = c->n - i < 512 ? c->n - i : 512;
+                if (c->bf16)
+                    round_row(rounded, v, some);
+                squares += sum_row(c->bf16 ? rounded : v, c->signs + i, some, &form);
+            }
+            forms += form * form;
+        }
+        c->squares[k] = squares;
+        c->forms[k] = forms;
+    }
+}
+
+/* Sums over the tokens, in slices that a spool may drop afterwards. */
+static void sum_tokens(struct check *c, struct qp_exec *ex, double *squares, double *form)
+{
+    int64_t parts = (c->T + TOKENS - 1) / TOKENS, step = SLICE / TOKENS;
+    for (c->first = 0; c->first < parts; c->first += step) {
+        int64_t some = parts - c->first < step ? parts - c->first : step, t = c->first * TOKENS, end = t + SLICE < c->T ? t + SLICE : c->T;
+        qp_pool_for(ex->pool, some, 1, check_tokens, c);
+        qp_spool_passed(ex->spool, c->x + t * c->n, (size_t)((end - t) * c->n) * sizeof *c->x);
+    }
+    for (int64_t k = 0; k < parts; k++) {
+        *squares += c->squares[k] / (double)c->T;
+        *form += c->forms[k] / (double)c->T;
+    }
+}
+
+int qp_hessian_check(const struct qp_hessian *h, const float *x, int64_t T, enum qp_compute compute, struct qp_exec *ex, struct qp_err *err)
+{
+    int64_t parts = (T + TOKENS - 1) / TOKENS, n = h->n;
+    double squares = 0, form = 0, found = 0, *sums = qp_alloc_n((size_t)parts, 2 * sizeof *sums, "Hessian", err);
+    float *signs = qp_alloc_n((size_t)n, sizeof *signs, "Hessian", err);
+    if (!sums || !signs) {
+        qp_free(sums);
+        qp_free(signs);
+        return QP_E_RESOURCE;
+    }
+    for (int64_t i = 0; i < n; i++)
+        signs[i] = sign_of(i);
+    struct check c = {.x = x, .signs = signs, .squares = sums, .forms = sums + parts, .T = T, .n = n, .bf16 = compute == QP_COMPUTE_BF16};
+    sum_tokens(&c, ex, &squares, &form);
+    for (int64_t i = 0; i < n; i++) {
+        double row = 0;
+        sum_row(h->h + i * n, signs, n, &row);
+        found += (double)signs[i] * row;
+    }
+    qp_free(sums);
+    qp_free(signs);
+    if (fabs(squares - h->trace) > TRACE_SLACK * squares || fabs(form - found) > FORM_SLACK * (double)n * squares)
+        return qp_err_set(err, QP_E_INTERNAL, "the sums of the Hessian are wrong: trace %g, in double %g; form %g, in double %g", h->trace, squares, found, form);
+    return 0;
+}
+
 int qp_hessian_init(struct qp_hessian *h, const float *x, int64_t T, int64_t n, enum qp_compute compute, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err)
 {
     *h = (struct qp_hessian){.n = n};
@@ -39,6 +144,10 @@ int qp_hessian_init(struct qp_hessian *h, const float *x, int64_t T, int64_t n, 
     if (ex->failed || !isfinite(h->trace)) {
         qp_hessian_release(h);
         return ex->failed ? qp_err_set(err, QP_E_RESOURCE, "no memory for scratch of the Hessian") : qp_err_set(err, QP_E_INPUT, "calibration activations are not finite");
+    }
+    if (qp_hessian_check(h, x, T, compute, ex, err)) {
+        qp_hessian_release(h);
+        return err ? err->code : QP_E_INTERNAL;
     }
     float mean = (float)(h->trace / (double)n);
     for (int64_t i = 0; i < n && mean > 0; i++)
@@ -167,28 +276,45 @@ void qp_upper_inverse(float *u, const float *v, int64_t n, const struct qp_ops *
 }
 
 struct key {
+    float block; /* of its block's most active input; equal for all without blocks */
     float d;
-    int32_t i;
+    int32_t first, i; /* of the block, of itself */
 };
 
 static int descending(const void *a, const void *b)
 {
     const struct key *x = a, *y = b;
+    if (x->block != y->block)
+        return x->block > y->block ? -1 : 1;
+    if (x->first != y->first)
+        return x->first < y->first ? -1 : 1;
     if (x->d != y->d)
         return x->d > y->d ? -1 : 1;
     return x->i < y->i ? -1 : 1;
 }
 
-static int make_order(struct qp_hessian *h, struct qp_err *err)
+/* group 0: by activation alone; else blocks of so many neighbours stay together. */
+static int make_order(struct qp_hessian *h, int64_t group, struct qp_err *err)
 {
     struct key *keys = qp_alloc_n((size_t)h->n, sizeof *keys, "order", err);
+    qp_free(h->order);
     h->order = qp_alloc_n((size_t)h->n, sizeof *h->order, "order", err);
     if (!keys || !h->order) {
         qp_free(keys);
         return QP_E_RESOURCE;
     }
     for (int64_t i = 0; i < h->n; i++)
-        keys[i] = (struct key){h->h[i * h->n + i], (int32_t)i};
+        keys[i] = (struct key){.d = h->h[i * h->n + i], .i = (int32_t)i};
+    for (int64_t at = 0; at < h->n && group; at += group) {
+        int64_t end = at + group < h->n ? at + group : h->n;
+        float most = 0;
+        for (int64_t i = at; i < end; i++)
+            most = keys[i].d > most ? keys[i].d : most;
+        for (int64_t i = at; i < end; i++) {
+            keys[i].block = most;
+            keys[i].first = (int32_t)at;
+        }
+    }
     qsort(keys, (size_t)h->n, sizeof *keys, descending);
     for (int64_t i = 0; i < h->n; i++)
         h->order[i] = keys[i].i;
@@ -203,15 +329,12 @@ static double more_damping(double d)
 
 /* With A the matrix in reversed order, A = L·Lᵀ gives H = V·Vᵀ with V upper (L reversed), and Hinv = Uᵀ·U with U = V^-1: one factorization and one
  * triangular inverse instead of two of each. */
-int qp_hessian_factor(struct qp_hessian *h, double damp, bool act_order, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err)
+static int factor(struct qp_hessian *h, double damp, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err)
 {
     int64_t n = h->n;
     double mean = h->trace / (double)n;
-    if (!(mean > 0))
-        return 1;
-    if (act_order && make_order(h, err))
-        return QP_E_RESOURCE;
     float *a = qp_alloc_n((size_t)(n * n), sizeof *a, "Hessian", err), *scratch = qp_alloc_n((size_t)qp_cholesky_scratch(n), sizeof *scratch, "Hessian", err);
+    qp_free(h->factor);
     h->factor = qp_alloc_n((size_t)(n * n), sizeof *h->factor, "Hessian", err);
     int r = a && scratch && h->factor ? 1 : QP_E_RESOURCE;
     for (h->damp = damp; r == 1 && h->damp <= 1; h->damp = more_damping(h->damp)) {
@@ -238,4 +361,20 @@ int qp_hessian_factor(struct qp_hessian *h, double damp, bool act_order, const s
     qp_free(a);
     qp_free(scratch);
     return r;
+}
+
+int qp_hessian_factor(struct qp_hessian *h, double damp, bool act_order, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err)
+{
+    if (!(h->trace > 0))
+        return 1;
+    if (act_order && make_order(h, 0, err))
+        return QP_E_RESOURCE;
+    return factor(h, damp, ops, ex, err);
+}
+
+int qp_hessian_factor_groups(struct qp_hessian *h, double damp, int64_t group, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err)
+{
+    if (!(h->trace > 0))
+        return 1;
+    return make_order(h, group ? group : h->n, err) ? QP_E_RESOURCE : factor(h, damp, ops, ex, err);
 }

@@ -19,12 +19,17 @@ struct qp_hessian {
     double damp;     /* share of the mean diagonal that was added so that the factorization succeeded */
 };
 
-/* H of x [T, n]; bf16: of the rounded values, which are what the products of that forward pass see. Non-finite activations are QP_E_INPUT. */
+/* H of x [T, n], whose trace and one more quadratic form are compared with sums in double straight over the tokens (QP_E_INTERNAL when they differ); bf16: of the rounded values, which are what the products of that forward pass see. Non-finite activations are QP_E_INPUT. */
 int qp_hessian_init(struct qp_hessian *h, const float *x, int64_t T, int64_t n, enum qp_compute compute, const struct qp_ops *ops, struct qp_exec *ex,
                     struct qp_err *err) QP_MUST_USE;
-/* Fills factor (and order when act_order: descending diagonal). Damping starts at `damp` (in [0, 1]) and grows tenfold at each failure up to 1. Returns 1 when
+/* The comparison: of h before the diagonal of dead inputs is filled. */
+int qp_hessian_check(const struct qp_hessian *h, const float *x, int64_t T, enum qp_compute compute, struct qp_exec *ex, struct qp_err *err) QP_MUST_USE;
+/* Fills factor, replacing one that is there (and order when act_order: descending diagonal). Damping starts at `damp` (in [0, 1]) and grows tenfold at each failure up to 1. Returns 1 when
  * the matrix cannot be factored at all (all zero): the caller falls back to rounding and says so. */
 int qp_hessian_factor(struct qp_hessian *h, double damp, bool act_order, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err) QP_MUST_USE;
+/* The same in an order that keeps blocks of `group` neighbouring inputs together (group-aware reordering): blocks by their most active input, inputs by activation
+ * within. */
+int qp_hessian_factor_groups(struct qp_hessian *h, double damp, int64_t group, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err) QP_MUST_USE;
 void qp_hessian_release(struct qp_hessian *h);
 
 /* Building blocks, for tests. a [n, n] row-major. */

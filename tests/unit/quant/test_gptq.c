@@ -87,7 +87,11 @@ static void check_case(struct fixture *f, const json_t *c)
     struct qp_err err = {0};
     make_data((uint32_t)number(c, "seed"), w, rows, x, tokens, cols);
     assert_int_equal(qp_hessian_init(&h, x, tokens, cols, QP_COMPUTE_F32, &f->ops, &f->ex, &err), 0);
-    assert_int_equal(qp_hessian_factor(&h, 0.01, act_order, &f->ops, &f->ex, &err), 0);
+    o.group_aware = json_is_true(json_object_get(c, "group_aware"));
+    if (o.group_aware)
+        assert_int_equal(qp_hessian_factor_groups(&h, 0.01, o.grid.group_size, &f->ops, &f->ex, &err), 0);
+    else
+        assert_int_equal(qp_hessian_factor(&h, 0.01, act_order, &f->ops, &f->ex, &err), 0);
     assert_int_equal(qp_gptq_quantize(&q, w, rows, &h, &o, &f->ops, &f->ex, &err), 0);
     assert_int_equal(h.dead, 0);
     assert_true(fabs(h.damp - 0.01) < 1e-12);
@@ -116,10 +120,34 @@ static void test_against_the_definition(void **in)
     json_t *root = json_load_file(path, 0, &e), *c;
     assert_non_null(root);
     size_t i;
-    assert_int_equal(json_array_size(json_object_get(root, "cases")), 5);
+    assert_int_equal(json_array_size(json_object_get(root, "cases")), 6);
     json_array_foreach(json_object_get(root, "cases"), i, c)
         check_case(*in, c);
     json_decref(root);
+}
+
+/* Sums that lost a token, or an entry off the diagonal, are noticed; those of both compute types pass. */
+static void test_checked_sums(void **in)
+{
+    struct fixture *f = *in;
+    enum { N = 96, T = 300 };
+    float *w = floats(N), *x = floats(T * N);
+    struct qp_hessian h;
+    struct qp_err err = {0};
+    make_data(3, w, 1, x, T, N);
+    for (int compute = QP_COMPUTE_F32; compute <= QP_COMPUTE_BF16; compute++) {
+        assert_int_equal(qp_hessian_init(&h, x, T, N, (enum qp_compute)compute, &f->ops, &f->ex, &err), 0);
+        assert_int_equal(qp_hessian_check(&h, x, T, (enum qp_compute)compute, &f->ex, &err), 0);
+        assert_int_equal(qp_hessian_check(&h, x, T - 60, (enum qp_compute)compute, &f->ex, &err), QP_E_INTERNAL);
+        h.h[5] += 20 * h.h[0];
+        h.h[5 * N] = h.h[5];
+        err = (struct qp_err){0};
+        assert_int_equal(qp_hessian_check(&h, x, T, (enum qp_compute)compute, &f->ex, &err), QP_E_INTERNAL);
+        err = (struct qp_err){0};
+        qp_hessian_release(&h);
+    }
+    qp_free(w);
+    qp_free(x);
 }
 
 /* H = VVᵀ and U = V^-1, so U·V = 1 and Hinv = Uᵀ·U: checked as (Uᵀ·U)·H = 1 over sizes around the block of 64. */
@@ -371,10 +399,8 @@ static void test_drift_is_put_right(void **in)
     for (int way = 0; way < 8; way++) {
         double gain = way & 1 ? 0.5 : 1;
         struct qp_drift drift = {.inputs = way & 2 ? inputs : NULL, .outputs = way & 2 ? NULL : outputs, .gain = gain, .h = &h};
-        if (way % 4 == 0) { /* as they are, then in the order of activation */
-            qp_free(h.factor);
+        if (way % 4 == 0) /* as they are, then in the order of activation */
             assert_int_equal(qp_hessian_factor(&h, 1e-7, way == 4, &f->ops, &f->ex, &err), 0);
-        }
         memcpy(got, w, (size_t)(rows * n) * sizeof *w);
         assert_int_equal(qp_drift_correct(got, rows, &drift, &f->ops, &f->ex, &err), 0);
         for (int64_t r = 0; r < rows; r++)
@@ -420,7 +446,7 @@ static void test_threads(void **in)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_the_definition), cmocka_unit_test(test_factor_inverts),    cmocka_unit_test(test_order_of_methods),
+        cmocka_unit_test(test_against_the_definition), cmocka_unit_test(test_checked_sums), cmocka_unit_test(test_factor_inverts),    cmocka_unit_test(test_order_of_methods),
         cmocka_unit_test(test_measure_is_the_output_error), cmocka_unit_test(test_damping_is_raised), cmocka_unit_test(test_dead_inputs),
         cmocka_unit_test(test_moments), cmocka_unit_test(test_drift_is_put_right), cmocka_unit_test(test_threads),
     };

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <math.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -88,7 +89,7 @@ double qp_activity_others(const struct qp_activity *from, const struct qp_activi
     return isnan(to->busy) ? NAN : share(from, to, (to->busy - from->busy) - (to->own - from->own));
 }
 
-double qp_spin_rate(void)
+static double spin_here(void)
 {
     enum { STEPS = 1 << 15, LOOPS = 8, CHAINS = 8 };
     double best = 0;
@@ -108,6 +109,28 @@ double qp_spin_rate(void)
         best = rate > best ? rate : best;
     }
     return best;
+}
+
+double qp_spin_rate(void)
+{
+    enum { MOST = 8 };
+    cpu_set_t all, one;
+    double slowest = spin_here();
+    if (sched_getaffinity(0, sizeof all, &all))
+        return slowest;
+    for (int cpu = 0, n = 0; cpu < CPU_SETSIZE && n < MOST; cpu++) {
+        if (!CPU_ISSET(cpu, &all))
+            continue;
+        n++;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        if (sched_setaffinity(0, sizeof one, &one))
+            continue;
+        double rate = spin_here();
+        slowest = n == 1 || rate < slowest ? rate : slowest;
+    }
+    sched_setaffinity(0, sizeof all, &all);
+    return slowest;
 }
 
 /* The value of "NAME:  N kB" in a file of /proc; false when it is not there. */

@@ -26,8 +26,8 @@ void qp_activity_read(struct qp_activity *out);
 double qp_activity_steal(const struct qp_activity *from, const struct qp_activity *to);
 double qp_activity_others(const struct qp_activity *from, const struct qp_activity *to);
 
-/* The processor's speed: steps per second of a loop of integer operations that fills its units, best of some loops of a fraction of a millisecond. Interruptions
- * only ever lower a loop, so the best one follows the frequency, and what a neighbour on the same core leaves. Compared with itself alone. */
+/* The processor's speed: steps per second of a loop of integer operations that fills its units, best of some loops of a fraction of a millisecond on
+ * each of the processors that this process may run on (eight at most), the slowest of them: a pool is as fast as its slowest thread. Interruptions only ever lower a loop, so the best one follows the frequency, and what a neighbour on the same core leaves. Compared with itself alone. */
 double qp_spin_rate(void);
 
 struct qp_resident { /* of this process, bytes */

@@ -12,8 +12,9 @@ LIBS = -Wl,--as-needed $(DETECTED_LIBS) -lm
 ISA_ref := -O2 -ffp-contract=off
 ISA_avx2 := -O3 -mavx2 -mfma -mf16c -Wno-conversion
 ISA_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -Wno-conversion
+ISA_avx512_vnni := $(ISA_avx512) -mavx512vnni
 ISA_avx512_bf16 := $(ISA_avx512) -mavx512bf16
-ISA_OFF := $(filter-out $(ISAS),avx2 avx512 avx512_bf16)
+ISA_OFF := $(filter-out $(ISAS),avx2 avx512 avx512_vnni avx512_bf16)
 
 layer_src = $(filter-out $(foreach i,$(ISA_OFF),lib/common/backend/cpu/$(i)/%),$(shell find lib/common/$(1) -name '*.c' | sort))
 obj = $(patsubst %.c,$(B)/%.o,$(1))

@@ -85,7 +85,7 @@ isas=ref
 arch=$($cc -dumpmachine 2>/dev/null || uname -m)
 case $arch in
 x86_64*)
-    for isa in avx2:-mavx2 avx512:-mavx512bw avx512_bf16:-mavx512bf16; do
+    for isa in avx2:-mavx2 avx512:-mavx512bw avx512_vnni:-mavx512vnni avx512_bf16:-mavx512bf16; do
         try "${isa#*:}" "#include <immintrin.h>" 0 && isas="$isas ${isa%%:*}"
     done
     ;;

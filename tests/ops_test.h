@@ -19,8 +19,8 @@
 #include "base/half.h"
 #include "base/mem.h"
 
-static const char *const isas[] = {"avx2", "avx512", "avx512_bf16"};
-enum { N_ISAS = 3 };
+static const char *const isas[] = {"avx2", "avx512", "avx512_vnni", "avx512_bf16"};
+enum { N_ISAS = 4 };
 
 /* ops.def as data: the limit of each variant, and whether a test has asked for it. */
 static struct row {
@@ -29,7 +29,7 @@ static struct row {
     bool tested;
 } rows[] = {
 #define ROW(op, variant, tol) {#op, #variant, tol, false},
-    QP_OPS_REF(ROW) QP_OPS_AVX2(ROW) QP_OPS_AVX512(ROW) QP_OPS_AVX512_BF16(ROW)
+    QP_OPS_REF(ROW) QP_OPS_AVX2(ROW) QP_OPS_AVX512(ROW) QP_OPS_AVX512_VNNI(ROW) QP_OPS_AVX512_BF16(ROW)
 #undef ROW
 };
 enum { N_ROWS = sizeof rows / sizeof *rows };
@@ -118,7 +118,7 @@ static inline void for_each_isa(void (*test)(const struct qp_ops *ops, const str
 static const struct {
     const char *prefix, *file;
 } families[] = {
-    {"linear_q", "linear_q"}, {"linear_", "linear"},  {"rms_norm", "rows"},        {"silu_mul", "rows"}, {"layer_norm", "rows"}, {"gelu_", "rows"},  {"soft_cap", "rows"}, {"add", "rows"},      {"rope", "rows"},      {"kv_", "attention"},
+    {"linear_q", "linear_q"}, {"linear_i8", "linear_i8"}, {"linear_", "linear"},  {"rms_norm", "rows"},        {"silu_mul", "rows"}, {"layer_norm", "rows"}, {"gelu_", "rows"},  {"soft_cap", "rows"}, {"add", "rows"},      {"rope", "rows"},      {"kv_", "attention"},
     {"attention_", "attention"}, {"log_sum_exp", "sums"}, {"kl_div", "sums"}, {"syrk", "sums"}, {"gemm_sub", "sums"},
 };
 

@@ -17,7 +17,7 @@ static const struct row {
     const char *op, *variant;
 } rows[] = {
 #define ROW(op, variant, tol) {#op, #variant},
-    QP_OPS_REF(ROW) QP_OPS_AVX2(ROW) QP_OPS_AVX512(ROW) QP_OPS_AVX512_BF16(ROW)
+    QP_OPS_REF(ROW) QP_OPS_AVX2(ROW) QP_OPS_AVX512(ROW) QP_OPS_AVX512_VNNI(ROW) QP_OPS_AVX512_BF16(ROW)
 #undef ROW
 };
 
@@ -174,13 +174,13 @@ struct codes {
 static void run_codes(struct bench *b, void *arg)
 {
     struct codes *c = arg;
-    b->ops.linear_q(&b->ex, c->y, c->q.N, c->x, c->q.K, c->packed, &c->q, c->T, false);
+    (c->q.outlier > 0 ? b->ops.linear_i8 : b->ops.linear_q)(&b->ex, c->y, c->q.N, c->x, c->q.K, c->packed, &c->q, c->T, false);
 }
 
 static void run_codes_pack(struct bench *b, void *arg)
 {
     struct codes *c = arg;
-    b->ops.linear_q_pack(&b->ex, c->packed, &c->q, c->codes, c->scales, c->zeros, 0, c->q.N);
+    (c->q.outlier > 0 ? b->ops.linear_i8_pack : b->ops.linear_q_pack)(&b->ex, c->packed, &c->q, c->codes, c->scales, c->zeros, 0, c->q.N);
 }
 
 static void codes_shape(struct bench *b, struct codes *c, const char *kind, bool pack)
@@ -193,7 +193,7 @@ static void codes_shape(struct bench *b, struct codes *c, const char *kind, bool
     for (int i = 0; i < 1 << q->bits; i++)
         c->table[i] = (float)(i - (1 << (q->bits - 1)));
     q->table = c->table;
-    size_t bytes = b->ops.linear_q_bytes(q), scales = (size_t)(q->N * q->n_groups);
+    size_t bytes = (q->outlier > 0 ? b->ops.linear_i8_bytes : b->ops.linear_q_bytes)(q), scales = (size_t)(q->N * q->n_groups);
     c->x = filled((size_t)(c->T * q->K));
     c->y = filled((size_t)(c->T * q->N));
     c->scales = filled(scales);
@@ -222,12 +222,12 @@ static void bench_codes(struct bench *b)
         int64_t group;
         bool zeros;
     } kinds[] = {{"int4 g64", 4, 64, false}, {"int4 g64 zeros", 4, 64, true}, {"int4 g32", 4, 32, false}, {"int8", 8, 0, false}};
-    bool pack = strstr(b->op, "pack");
-    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
+    bool pack = strstr(b->op, "pack"), i8 = strstr(b->op, "i8");
+    for (size_t k = i8 ? 3 : 0; k < sizeof kinds / sizeof *kinds; k++)
         for (size_t i = pack ? 9 : 0; i < (pack ? 10 : sizeof shapes / sizeof *shapes); i++) {
             int64_t K = shapes[i][2], group = kinds[k].group ? kinds[k].group : K;
             struct codes c = {.T = shapes[i][0], .q = {.N = shapes[i][1], .K = K, .Kp = K, .group = group, .n_groups = K / group, .bits = kinds[k].bits, .half = true,
-                                                       .zeros = kinds[k].zeros, .affine = true}};
+                                                       .zeros = kinds[k].zeros, .affine = true, .outlier = i8 ? 0.98f : 0}};
             if (!b->slow || c.T * c.q.N * K <= 16 * 3072 * 576)
                 codes_shape(b, &c, kinds[k].name, pack);
         }
@@ -434,6 +434,7 @@ static const struct {
     {"linear_f32_bytes", NULL},          {"linear_f32_pack", bench_pack},      {"linear_f32", bench_linear},
     {"linear_bf16_bytes", NULL},         {"linear_bf16_pack", bench_pack},     {"linear_bf16", bench_linear},
     {"linear_q_bytes", NULL},            {"linear_q_pack", bench_codes},       {"linear_q", bench_codes},
+    {"linear_i8_bytes", NULL},           {"linear_i8_pack", bench_codes},      {"linear_i8", bench_codes},
     {"rms_norm", bench_spans},           {"silu_mul", bench_spans},            {"add", bench_spans},
     {"layer_norm", bench_spans},         {"gelu_mul", bench_spans},            {"gelu_erf", bench_spans}, {"soft_cap", bench_spans},
     {"add_bias", bench_spans},           {"rope", bench_spans},                {"kv_f32_bytes", NULL},

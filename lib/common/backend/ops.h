@@ -1,6 +1,6 @@
 /* The ops table: all numeric work of the engine and the quantizers, as function pointers. A backend (cpu, later cuda) fills it.
  *
- * The CPU backend fills every entry from cpu/ref, then overrides entries by what the processor has (avx2, avx512, avx512_bf16).
+ * The CPU backend fills every entry from cpu/ref, then overrides entries by what the processor has (avx2, avx512, avx512_vnni, avx512_bf16).
  * backend/ops.def lists each variant once; dispatch, tests and bench include it. An op runs on the threads of ex->pool and gives
  * the same bits for any number of threads: each output element is summed in one fixed order by one thread.
  *
@@ -51,6 +51,7 @@ struct qp_qmatrix {
     bool half;           /* scales and zeros are float16 values, and kept as such; else float32 */
     bool zeros;          /* false: all zero[n,g] are 0 */
     bool affine;         /* table[c] = table[0] + c */
+    float outlier;       /* linear_i8 only: |x| from which on a product is in 16 bits */
     const int32_t *perm; /* [Kp]: which of the K inputs stands there, -1: none (counts as 0). NULL: they stand as they are, Kp = K */
     const float *table;  /* [1 << bits] bfloat16 values */
 };
@@ -62,7 +63,7 @@ struct qp_device_memory {
 };
 
 struct qp_ops {
-    const char *isa;       /* best instruction set in use: "ref", "avx2", "avx512", "avx512_bf16" */
+    const char *isa;       /* best instruction set in use: "ref", "avx2", "avx512", "avx512_vnni", "avx512_bf16" */
     bool has_bf16;         /* linear_bf16 and attention_bf16 run on bf16 instructions; without, they round inputs to bf16 and compute in float32 */
 
     /* False and all 0 where that memory is the process's own, as on the CPU. Not an op: it computes nothing. */
@@ -91,6 +92,17 @@ struct qp_ops {
                           int64_t row0, int64_t rows);
     void (*linear_q)(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, const void *packed, const struct qp_qmatrix *q, int64_t T,
                      bool accumulate);
+
+    /* LLM.int8(), Dettmers et al. 2022: y[t,n] (+)= scale[n] * (s[t] * sum_k round(x[t,k] / s[t]) w[n,k] + sum_{k: |x[t,k]| >= outlier} bf16(x[t,k]) w[n,k]),
+     * w = code - 128; the first sum runs over the other k, in integers, and s[t] = max |x[t,k]| / 127 over them. Needs: bits 8, one group, no zeros, no perm,
+     * K a multiple of 8 and at most 65536. Outliers are chosen for each row, so rows do not depend on their neighbours (bitsandbytes: a column is
+     * one when any row of the call has one there). Not for speed alone: x loses bits, so only weights that ask for it are multiplied so. */
+    bool has_int8;         /* linear_i8 is worth calling: reference, or VNNI */
+    size_t (*linear_i8_bytes)(const struct qp_qmatrix *q);
+    void (*linear_i8_pack)(struct qp_exec *ex, void *packed, const struct qp_qmatrix *q, const uint8_t *codes, const float *scales, const float *zeros,
+                           int64_t row0, int64_t rows);
+    void (*linear_i8)(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, const void *packed, const struct qp_qmatrix *q, int64_t T,
+                      bool accumulate);
 
     /* ---- normalization, activations, positions ---- */
     /* y[t,:] = x[t,:] / sqrt(mean(x[t,:]^2) + eps) * w ; y may be x */

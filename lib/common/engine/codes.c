@@ -161,6 +161,22 @@ static int survey(struct qp_packed_part *part, const struct qp_weight *w, float 
     return 0;
 }
 
+struct qp_code_ops qp_code_ops_of(const struct qp_ops *ops, const struct qp_qmatrix *q)
+{
+    if (q->outlier > 0)
+        return (struct qp_code_ops){ops->linear_i8_bytes, ops->linear_i8_pack, ops->linear_i8};
+    return (struct qp_code_ops){ops->linear_q_bytes, ops->linear_q_pack, ops->linear_q};
+}
+
+/* LLM.int8() where the weight asks for it and the machine has it; elsewhere x stays in 16 bits as a whole. */
+static void choose_int8(struct qp_qmatrix *q, const struct qp_weight *w, const struct qp_ops *ops)
+{
+    struct qp_codes c;
+    qp_weight_codes(w, &c);
+    if (ops->has_int8 && q->bits == 8 && c.bits == 8 && q->n_groups == 1 && q->affine && !q->zeros && !q->perm && q->Kp == q->K && q->K <= 65536)
+        q->outlier = (float)c.outlier_threshold;
+}
+
 int qp_codes_pack(struct qp_packed_part *part, const struct qp_weight *const *w, int n, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err)
 {
     struct qp_qmatrix *q = &part->q;
@@ -172,7 +188,9 @@ int qp_codes_pack(struct qp_packed_part *part, const struct qp_weight *const *w,
     q->zeros = false;
     for (int i = 0; !r && i < n; i++)
         r = survey(part, w[i], scales, zeros, slice, err);
-    if (!r && !(part->data = qp_zalloc(ops->linear_q_bytes(q), "weights", err)))
+    if (!r)
+        choose_int8(q, w[0], ops);
+    if (!r && !(part->data = qp_zalloc(qp_code_ops_of(ops, q).bytes(q), "weights", err)))
         r = QP_E_RESOURCE;
     for (int64_t i = 0, row0 = 0; !r && i < n; row0 += w[i++]->rows) {
         struct qp_codes c;
@@ -181,7 +199,7 @@ int qp_codes_pack(struct qp_packed_part *part, const struct qp_weight *const *w,
             int64_t rows = w[i]->rows - at < slice ? w[i]->rows - at : slice;
             qp_weight_read_codes(w[i], at, rows, codes, scales, zeros);
             adjust(part, &c, scales, zeros, rows * q->n_groups);
-            ops->linear_q_pack(ex, part->data, q, codes, scales, zeros, row0 + at, rows);
+            qp_code_ops_of(ops, q).pack(ex, part->data, q, codes, scales, zeros, row0 + at, rows);
         }
     }
     qp_free(codes);

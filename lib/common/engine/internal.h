@@ -21,6 +21,14 @@ struct qp_attn_ops qp_attn_ops_of(const struct qp_ops *ops, enum qp_kv kv);
 /* The cache that goes with a compute type where nothing else is asked for. */
 enum qp_kv qp_kv_default(enum qp_compute compute);
 
+/* The entries for codes of one layout: LLM.int8() where q->outlier says so. */
+struct qp_code_ops {
+    __typeof__(((struct qp_ops *)0)->linear_q_bytes) bytes;
+    __typeof__(((struct qp_ops *)0)->linear_q_pack) pack;
+    __typeof__(((struct qp_ops *)0)->linear_q) run;
+};
+struct qp_code_ops qp_code_ops_of(const struct qp_ops *ops, const struct qp_qmatrix *q);
+
 /* One or more matrices with the same input, one under the other: q, k, v; gate, up. Neighbours that are stored alike are one part and one product: dense
  * values packed for lin, or codes as they are stored (struct qp_qmatrix). */
 #define QP_PACKED_PARTS 4

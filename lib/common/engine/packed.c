@@ -121,7 +121,7 @@ size_t qp_packed_bytes(const struct qp_packed *p, struct qp_linear_ops lin, cons
 {
     size_t bytes = 0;
     for (int i = 0; i < p->n_parts; i++)
-        bytes += p->part[i].codes ? ops->linear_q_bytes(&p->part[i].q) : lin.bytes(p->part[i].rows, p->K);
+        bytes += p->part[i].codes ? qp_code_ops_of(ops, &p->part[i].q).bytes(&p->part[i].q) : lin.bytes(p->part[i].rows, p->K);
     return bytes;
 }
 
@@ -131,7 +131,7 @@ void qp_packed_run(const struct qp_packed *p, struct qp_linear_ops lin, const st
     for (int i = 0; i < p->n_parts; i++) {
         const struct qp_packed_part *part = &p->part[i];
         if (part->codes)
-            ops->linear_q(ex, y + part->row0, p->N, x, ldx, part->data, &part->q, T, accumulate);
+            qp_code_ops_of(ops, &part->q).run(ex, y + part->row0, p->N, x, ldx, part->data, &part->q, T, accumulate);
         else
             lin.run(ex, y + part->row0, p->N, x, ldx, part->data, T, part->rows, p->K, accumulate);
     }

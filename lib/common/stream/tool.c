@@ -178,7 +178,7 @@ int qp_tool_main(const struct qp_tool *tool, int argc, char **argv)
     const struct qp_opt common[] = {
         QP_OPT_GROUP("common options"),
         QP_OPT_INT('\0', "threads", &run.threads, 0, 256, "N", "threads; 0: all processors"),
-        QP_OPT_STR('\0', "backend", &run.backend, "NAME", "greatest instruction set to use: auto, ref, avx2, avx512, avx512_bf16"),
+        QP_OPT_STR('\0', "backend", &run.backend, "NAME", "greatest instruction set to use: auto, ref, avx2, avx512, avx512_vnni, avx512_bf16"),
         QP_OPT_FLAG('q', "quiet", &run.quiet, "no progress and no summary on standard error"),
         QP_OPT_FLAG('h', "help", &c.help, "this text"),
         QP_OPT_FLAG('V', "version", &c.version, "the version"),

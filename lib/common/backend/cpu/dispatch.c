@@ -23,6 +23,15 @@ static bool have_avx512(void)
 #endif
 }
 
+static bool have_avx512_vnni(void)
+{
+#ifdef QP_ISA_avx512_vnni
+    return have_avx512() && __builtin_cpu_supports("avx512vnni");
+#else
+    return false;
+#endif
+}
+
 static bool have_avx512_bf16(void)
 {
 #ifdef QP_ISA_avx512_bf16
@@ -32,8 +41,8 @@ static bool have_avx512_bf16(void)
 #endif
 }
 
-static const char *const names[] = {"ref", "avx2", "avx512", "avx512_bf16"};
-enum { N_LEVELS = 4 };
+static const char *const names[] = {"ref", "avx2", "avx512", "avx512_vnni", "avx512_bf16"};
+enum { N_LEVELS = 5 };
 
 static bool no_device_memory(struct qp_device_memory *out)
 {
@@ -43,13 +52,13 @@ static bool no_device_memory(struct qp_device_memory *out)
 
 int qp_backend_cpu_init(struct qp_ops *ops, const char *want, struct qp_err *err)
 {
-    const bool have[N_LEVELS] = {true, have_avx2(), have_avx512(), have_avx512_bf16()};
+    const bool have[N_LEVELS] = {true, have_avx2(), have_avx512(), have_avx512_vnni(), have_avx512_bf16()};
     int top = N_LEVELS - 1;
     if (want && strcmp(want, "auto")) {
         for (top = 0; top < N_LEVELS && strcmp(names[top], want); top++)
             ;
         if (top == N_LEVELS)
-            return qp_err_set(err, QP_E_USAGE, "--backend takes one of auto, ref, avx2, avx512, avx512_bf16, not '%s'", want);
+            return qp_err_set(err, QP_E_USAGE, "--backend takes one of auto, ref, avx2, avx512, avx512_vnni, avx512_bf16, not '%s'", want);
         if (!have[top])
             return qp_err_set(err, QP_E_USAGE, "--backend %s: this machine or this build has no %s", want, want);
     }
@@ -57,6 +66,7 @@ int qp_backend_cpu_init(struct qp_ops *ops, const char *want, struct qp_err *err
     int used = 0;
 #define SET(op, variant, tol) ops->op = qp_##variant##_##op;
     QP_OPS_REF(SET)
+    ops->has_int8 = top == 0;
 #ifdef QP_ISA_avx2
     if (top >= 1 && have[1]) {
         QP_OPS_AVX2(SET)
@@ -69,11 +79,18 @@ int qp_backend_cpu_init(struct qp_ops *ops, const char *want, struct qp_err *err
         used = 2;
     }
 #endif
-#ifdef QP_ISA_avx512_bf16
+#ifdef QP_ISA_avx512_vnni
     if (top >= 3 && have[3]) {
+        QP_OPS_AVX512_VNNI(SET)
+        ops->has_int8 = true;
+        used = 3;
+    }
+#endif
+#ifdef QP_ISA_avx512_bf16
+    if (top >= 4 && have[4]) {
         QP_OPS_AVX512_BF16(SET)
         ops->has_bf16 = true;
-        used = 3;
+        used = 4;
     }
 #endif
 #undef SET

@@ -9,23 +9,26 @@
 #include "qquant.h"
 
 static struct qquant app = {.method = QQUANT_GPTQ, .bits = 4, .group_size = 64, .damp = 0.1, .mse = true, .sweeps = 2, .clip = true, .measure_tokens = 1024,
+                            .block_size = 64, .fp8_scales = QQUANT_BY_CHANNEL, .outlier_threshold = 6,
                             .act_order = true, .static_groups = true};
 
-static const char *const methods[] = {"rtn", "gptq", "awq", "awq+gptq", "none", NULL};
-static const char *const formats[] = {"gptq", NULL};
+static const char *const methods[] = {"rtn", "gptq", "awq", "awq+gptq", "nf4", "fp4", "int8", "fp8", "none", NULL};
+static const char *const formats[] = {"auto", "gptq", "gptq_v2", "awq", "bnb", "compressed-tensors", NULL};
+static const char *const fp8_types[] = {"e4m3", "e5m2", NULL};
+static const char *const fp8_scales[] = {"tensor", "channel", "block", NULL};
 static const char *const devices[] = {"cpu", NULL};
 static const char *const duos[] = {"on", "off", "both", NULL};
 static const char *const computes[] = {"auto", "f32", "bf16", NULL};
 
 static const struct qp_opt options[] = {
-    QP_OPT_ENUM('\0', "method", &app.method, methods, "NAME", "rtn: round to nearest; gptq: Frantar et al. 2022; awq: Lin et al. 2023; awq+gptq: GPTQ on weights that AWQ has scaled; none: as it is, in float16"),
+    QP_OPT_ENUM('\0', "method", &app.method, methods, "NAME", "rtn: round to nearest; gptq: Frantar et al. 2022; awq: Lin et al. 2023; awq+gptq: GPTQ on weights that AWQ has scaled; nf4, fp4, int8 (LLM.int8()): as bitsandbytes; fp8; none: as it is, in float16"),
     QP_OPT_INT('\0', "bits", &app.bits, 2, 8, "N", "bits of a weight: 2, 3, 4 or 8"),
     QP_OPT_INT('\0', "group-size", &app.group_size, -1, 1 << 20, "N", "inputs that share a scale: 32, 64, 128, ...; -1: the whole row"),
     QP_OPT_FLAG('\0', "sym", &app.sym, "zero point in the middle of the codes (default, but for awq and awq+gptq)"),
     QP_OPT_FLAG('\0', "asym", &app.asym, "a zero point for each group"),
     QP_OPT_STR('o', "output", &app.out, "DIR", "write a Hugging Face checkpoint instead of sending the weights down the pipe"),
-    QP_OPT_ENUM('\0', "format", &app.format, formats, "NAME", "layout of the checkpoint"),
-    QP_OPT_STR('m', "model", &app.model_path, "M", "the model, where the stream has none (rtn and none need no samples)"),
+    QP_OPT_ENUM('\0', "format", &app.format, formats, "NAME", "layout of the checkpoint; auto: gptq, bnb for nf4, fp4 and int8, compressed-tensors for fp8"),
+    QP_OPT_STR('m', "model", &app.model_path, "M", "the model, where the stream has none (rtn, nf4, fp4, int8, fp8 and none need no samples)"),
     QP_OPT_GROUP("GPTQ"),
     QP_OPT_FLAG('\0', "act-order", &app.act_order, "round inputs in the order of falling activation (default; --no-act-order: as they come)"),
     QP_OPT_FLAG('\0', "static-groups", &app.static_groups, "with --act-order: groups stay blocks of neighbouring inputs (default; --no-static-groups: they follow the order, g_idx)"),
@@ -38,6 +41,12 @@ static const struct qp_opt options[] = {
     QP_OPT_GROUP("AWQ"),
     QP_OPT_ENUM('\0', "duo", &app.duo, duos, "NAME", "duo scaling, by activations and weights: on, off, or both tried"),
     QP_OPT_FLAG('\0', "clip", &app.clip, "awq: search each group's clipping, but for q and k (default; --no-clip: cover the range)"),
+    QP_OPT_GROUP("nf4, fp4, int8, fp8"),
+    QP_OPT_INT('\0', "block-size", &app.block_size, 32, 4096, "N", "nf4, fp4: weights of the flattened matrix that share a scale: 32, 64, ... 4096"),
+    QP_OPT_FLAG('\0', "double-quant", &app.double_quant, "nf4, fp4: scales in 8 bits"),
+    QP_OPT_F64('\0', "outlier-threshold", &app.outlier_threshold, 0, 1e6, "X", "int8: inputs of at least this magnitude are multiplied in 16 bit; 0: weights alone are in 8 bits"),
+    QP_OPT_ENUM('\0', "fp8-type", &app.fp8_type, fp8_types, "NAME", "e4m3 or e5m2"),
+    QP_OPT_ENUM('\0', "fp8-scales", &app.fp8_scales, fp8_scales, "NAME", "one for each: tensor, channel (output), block of 128 x 128"),
     QP_OPT_GROUP("Formats by layer"),
     QP_OPT_EACH('\0', "keep", &app.keep, "GLOB=FORMAT", "layers of that name ('*.v_proj', '*layers.0.*') get fp16, bf16, fp8, int8, nf4, w8g64, w4g32-asym, ...; may be repeated, the last that matches counts"),
     QP_OPT_STR('\0', "keep-sensitive", &app.keep_sensitive, "X[:FORMAT]", "the layers that lose most for each weight, up to that share of the weights, get fp16, or fp8, ... (0.15, 0.15:fp8)"),
@@ -76,8 +85,10 @@ static int check(struct qp_tool_run *run, void *ctx)
         return qp_err_set(&run->err, QP_E_USAGE, "--group-size takes a multiple of 8 (32, 64, 128, ...) or -1 for the whole row, not %lld", (long long)q->group_size);
     q->asym |= !q->sym && (q->method == QQUANT_AWQ || q->method == QQUANT_AWQ_GPTQ);
     q->sym = !q->asym;
+    if (qquant_set_format(q, &run->err))
+        return run->err.code;
     if (q->model_path && qquant_needs_samples(q))
-        return qp_err_set(&run->err, QP_E_USAGE, "--model goes with --method rtn or none; %s needs samples: qcalib --model M ... | qquant", methods[q->method]);
+        return qp_err_set(&run->err, QP_E_USAGE, "--model goes with methods that need no samples (rtn, nf4, fp4, int8, fp8, none); %s needs samples: qcalib --model M ... | qquant", methods[q->method]);
     if (q->model_path)
         run->input = QP_INPUT_NONE;
     return qquant_check_mixed(q, &run->err);
@@ -149,13 +160,11 @@ static int open_model(struct qquant *q, struct qp_tool_run *run)
     q->opt = (struct qp_quantize_options){
         .method = qquant_is_gptq(q) ? QP_METHOD_GPTQ : QP_METHOD_RTN, .damp = q->damp, .act_order = q->act_order,
         .drift_gain = q->drift, .min_expert_tokens = q->min_expert_tokens, .compute = bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_F32,
-        .gptq = {.grid = {.bits = (int)q->bits, .group_size = q->group_size > 0 ? q->group_size : 0, .sym = q->sym, .search = q->mse},
+        .format = q->opt.format, .gptq = {.grid = q->opt.format.grid,
                  .static_groups = q->act_order && q->static_groups && !q->group_aware, .group_aware = q->group_aware, .sweeps = (int)q->sweeps}};
     q->awq = (struct qp_awq_options){.duo = (enum qp_awq_duo)q->duo, .points = QQUANT_AWQ_POINTS, .clip = q->clip};
     if (q->method == QQUANT_AWQ || q->method == QQUANT_AWQ_GPTQ)
         q->opt.awq = &q->awq;
-    q->opt.gptq.grid.search &= q->method != QQUANT_AWQ; /* its own search does that */
-    q->opt.format = (struct qp_format){.id = QP_FMT_INT, .grid = q->opt.gptq.grid, .permuted = qquant_is_gptq(q) && q->act_order && !q->static_groups && !q->group_aware};
     qquant_name(q);
     return 0;
 }

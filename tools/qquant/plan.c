@@ -44,7 +44,7 @@ static void print(const struct qquant *q, const struct qp_plan *p)
 
 int qquant_plan(struct qquant *q, struct qp_tool_run *run)
 {
-    const struct qp_layout *layout = q->out ? qp_layouts[q->format] : NULL;
+    const struct qp_layout *layout = q->out ? qquant_layout(q) : NULL;
     struct qp_layout_options lo = {.format = q->opt.format};
     bool samples = qquant_needs_samples(q);
     struct qp_plan_options o = {.quantize = &q->opt, .packing = layout ? layout->packing(&lo) : qp_stream_packing(&q->opt.format), .dense = q->method == QQUANT_NONE,

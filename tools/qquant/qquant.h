@@ -11,7 +11,8 @@
 #include "stream/tool.h"
 #include "text/tokenizer.h"
 
-enum { QQUANT_RTN, QQUANT_GPTQ, QQUANT_AWQ, QQUANT_AWQ_GPTQ, QQUANT_NONE };
+enum { QQUANT_RTN, QQUANT_GPTQ, QQUANT_AWQ, QQUANT_AWQ_GPTQ, QQUANT_NF4, QQUANT_FP4, QQUANT_INT8, QQUANT_FP8, QQUANT_NONE };
+enum { QQUANT_BY_TENSOR, QQUANT_BY_CHANNEL, QQUANT_BY_BLOCK };
 #define QQUANT_AWQ_POINTS 20 /* of the scale search, as the paper and the peers have it */
 enum { QQUANT_AUTO, QQUANT_F32, QQUANT_BF16 };
 
@@ -24,10 +25,10 @@ struct qquant_keep {
 
 struct qquant {
     /* options */
-    int method, format, device, compute, duo;
-    int64_t bits, group_size, sweeps, min_expert_tokens;
-    bool sym, asym, act_order, static_groups, mse, clip, group_aware, verbose, plan;
-    double damp, drift;
+    int method, format, device, compute, duo, fp8_type, fp8_scales;
+    int64_t bits, group_size, block_size, sweeps, min_expert_tokens;
+    bool sym, asym, act_order, static_groups, mse, clip, group_aware, double_quant, verbose, plan;
+    double damp, drift, outlier_threshold;
     const char *out, *model_path;
     int64_t memory;
     struct qp_strs keep, choose;
@@ -84,6 +85,9 @@ void qquant_write_sensitivity(const struct qquant *q, struct qp_writer *w, const
 /* Whether the method rounds by GPTQ; needs calibration samples. */
 bool qquant_is_gptq(const struct qquant *q);
 bool qquant_needs_samples(const struct qquant *q);
+/* What the options make of each layer, into opt.format; and the checkpoint's layout for it. Checks them. */
+int qquant_set_format(struct qquant *q, struct qp_err *err);
+const struct qp_layout *qquant_layout(const struct qquant *q);
 /* The id of the quantized model, "BASE-gptq-w4g64-...". */
 void qquant_name(struct qquant *q);
 /* The `model` record, inline or with the path of what -o wrote. */

@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include "qquant.h"
 
-static const char *const method_names[] = {"rtn", "gptq", "awq", "awq+gptq", "none"};
+static const char *const method_names[] = {"rtn", "gptq", "awq", "awq+gptq", "nf4", "fp4", "int8", "fp8", "none"};
 
 bool qquant_is_gptq(const struct qquant *q)
 {
@@ -20,14 +20,16 @@ bool qquant_needs_samples(const struct qquant *q)
 
 void qquant_name(struct qquant *q)
 {
-    char group[24] = "row";
-    if (q->method == QQUANT_NONE) {
+    char format[32];
+    qp_format_name(&q->opt.format, format);
+    if (q->method == QQUANT_NONE)
         snprintf(q->id, sizeof q->id, "%s-none", q->base_id);
+    else if (q->opt.format.id == QP_FMT_INT)
+        snprintf(q->id, sizeof q->id, "%s-%s-%s", q->base_id, method_names[q->method], format);
+    else
+        snprintf(q->id, sizeof q->id, "%s-%s", q->base_id, format);
+    if (q->method == QQUANT_NONE)
         return;
-    }
-    if (q->group_size > 0)
-        snprintf(group, sizeof group, "g%lld", (long long)q->group_size);
-    snprintf(q->id, sizeof q->id, "%s-%s-w%lld%s%s", q->base_id, method_names[q->method], (long long)q->bits, group, q->sym ? "" : "-asym");
     size_t n = strlen(q->id); /* departures from the default recipe */
     if (qquant_is_gptq(q))
         n += (size_t)snprintf(q->id + n, sizeof q->id - n, "%s%s", q->group_aware ? "-gar" : !q->act_order ? "-noact" : q->static_groups ? "" : "-act", q->drift > 0 ? "-drift" : "");
@@ -56,6 +58,37 @@ static void sizes(const struct qquant *q, double *bpw, int64_t *bytes)
                                       : qp_model_bytes(q->model) - (int64_t)(qp_model_linear_bpw(q->model) * weights / 8) + (int64_t)(bits / 8);
 }
 
+static void write_config(const struct qquant *q, struct qp_writer *w)
+{
+    const struct qp_layout *layout = qquant_layout(q);
+    const struct qp_format *f = &q->opt.format;
+    char format[32];
+    qp_format_name(f, format);
+    qp_w_map_begin(w, "config");
+    qp_w_str(w, "quant_method", !layout ? "none" : f->id == QP_FMT_INT && !q->out ? "gptq" : layout->name);
+    if (layout)
+        qp_w_str(w, "format", format);
+    qp_w_i64(w, "bits", layout ? qp_format_bits(f) : 16);
+    qp_w_i64(w, "group_size", qp_format_group(f));
+    if (f->id == QP_FMT_INT) {
+        bool v1 = layout == &qp_layout_gptq && q->sym;
+        qp_w_bool(w, "sym", q->sym);
+        qp_w_bool(w, "desc_act", f->permuted);
+        qp_w_bool(w, "group_aware", q->group_aware);
+        qp_w_bool(w, "static_groups", q->act_order && q->static_groups);
+        qp_w_str(w, "checkpoint_format", q->out && v1 ? "gptq" : "gptq_v2");
+    }
+    if (f->id == QP_FMT_INT8)
+        qp_w_f64(w, "llm_int8_threshold", f->outlier_threshold);
+    if (qquant_is_gptq(q)) {
+        qp_w_f64(w, "damp_percent", q->damp);
+        qp_w_bool(w, "mse", q->mse);
+        qp_w_i64(w, "sweeps", q->sweeps);
+        qp_w_f64(w, "drift", q->drift);
+    }
+    qp_w_map_end(w);
+}
+
 void qquant_write_model(const struct qquant *q, struct qp_writer *w)
 {
     double bpw;
@@ -77,24 +110,12 @@ void qquant_write_model(const struct qquant *q, struct qp_writer *w)
     qp_w_str(w, "arch", qp_model_config(q->model)->arch);
     qp_w_i64(w, "params", qp_model_params(q->model));
     qp_w_str(w, "method", method_names[q->method]);
-    qp_w_i64(w, "bits", q->method == QQUANT_NONE ? 16 : q->bits);
-    qp_w_i64(w, "group_size", q->group_size);
+    const struct qp_format *f = &q->opt.format;
+    qp_w_i64(w, "bits", q->method == QQUANT_NONE ? 16 : qp_format_bits(f));
+    qp_w_i64(w, "group_size", qp_format_group(f));
     qp_w_f64(w, "bpw", bpw);
     qp_w_i64(w, "bytes", bytes);
-    qp_w_map_begin(w, "config");
-    qp_w_str(w, "quant_method", q->method == QQUANT_NONE ? "none" : "gptq");
-    qp_w_i64(w, "bits", q->bits);
-    qp_w_i64(w, "group_size", q->group_size);
-    qp_w_bool(w, "sym", q->sym);
-    qp_w_bool(w, "desc_act", q->opt.format.permuted);
-    qp_w_bool(w, "group_aware", q->group_aware);
-    qp_w_bool(w, "static_groups", q->act_order && q->static_groups);
-    qp_w_str(w, "checkpoint_format", q->out && q->sym ? "gptq" : "gptq_v2");
-    qp_w_f64(w, "damp_percent", q->damp);
-    qp_w_bool(w, "mse", q->mse);
-    qp_w_i64(w, "sweeps", q->sweeps);
-    qp_w_f64(w, "drift", q->drift);
-    qp_w_map_end(w);
+    write_config(q, w);
     qp_w_end(w);
 }
 

@@ -6,7 +6,7 @@
  *   weight.quant_map   f32 [16]                what a nibble stands for
  *   weight.nested_absmax f32 [ceil(blocks/256)], weight.nested_quant_map f32 [256]: absmax = map[code] * nested_absmax + offset
  *   weight.quant_state.bitsandbytes__nf4 (__fp4)  u8 [n]: JSON with blocksize, shape, nested_offset, ...
- * 8 bits (LLM.int8()): weight i8 [out, in], SCB f32 [out] the rows' greatest magnitudes. w = code * SCB / 127. */
+ * 8 bits (LLM.int8()): weight i8 [out, in], SCB f32 [out] the rows' greatest magnitudes, weight_format u8 (0: by row). w = code * SCB / 127. */
 #include <jansson.h>
 #include <math.h>
 
@@ -63,7 +63,8 @@ static int read_maps(struct qp_store *s, const char *name, struct qp_err *err)
 
 static int open_bnb4(struct qp_store *s, const char *name, const struct qp_quant_config *c, struct qp_err *err)
 {
-    (void)c;
+    if (c->bits == 8)
+        return qp_err_set(err, QP_E_INPUT, "'%s' is stored in 4 bits, which contradicts quantization_config: load_in_8bit", name);
     if (read_state(s, name, err) || read_maps(s, name, err))
         return err->code;
     int64_t n = s->rows * s->cols, blocks = (n + s->block - 1) / s->block;
@@ -128,6 +129,8 @@ enum { SCB, WEIGHT8 };
 
 static int open_bnb8(struct qp_store *s, const char *name, const struct qp_quant_config *c, struct qp_err *err)
 {
+    if (c->bits == 4)
+        return qp_err_set(err, QP_E_INPUT, "'%s' is stored in 8 bits, which contradicts quantization_config: load_in_4bit", name);
     s->bits = 8;
     s->group_size = s->cols;
     s->n_groups = 1;
@@ -150,5 +153,5 @@ static void read_codes8(const struct qp_store *s, int64_t row0, int64_t n, uint8
     }
 }
 
-const struct qp_store_kind qp_store_bnb8 = {.name = "bitsandbytes' 8 bits", .method = QP_QUANT_BNB, .parts = {"SCB", "weight"}, .needed = 3, .open = open_bnb8,
+const struct qp_store_kind qp_store_bnb8 = {.name = "bitsandbytes' 8 bits", .method = QP_QUANT_BNB, .parts = {"SCB", "weight", "weight_format"}, .needed = 3, .awaited = 4, .open = open_bnb8,
                                             .read_codes = read_codes8};

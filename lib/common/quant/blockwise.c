@@ -111,18 +111,23 @@ float qp_torch_mean(const float *x, int64_t n)
 
 /* ---- double quantization ---- */
 
-/* map[at] <= v < map[at + 1]; then the nearer of the two, the upper one where both are as near. */
+#define STEPS 65535 /* of [-1, 1] */
+
+/* v goes to the nearest of 65536 equally spaced numbers first, that one to the nearest value of the map, the lower one in the middle: bitsandbytes looks codes
+ * up in a table of so many entries. */
 static uint8_t nearest_of_map(const float map[256], float v)
 {
-    int lo = 0, hi = 255;
-    while (hi - lo > 1) {
+    v = v < -1 ? -1 : v > 1 ? 1 : v;
+    int step = (int)((v + 1) * 0.5f * STEPS + 0.5f), lo = 0, hi = 255;
+    float snapped = -1 + (float)(2 * step) / STEPS;
+    while (lo < hi) { /* how many midpoints lie below */
         int mid = (lo + hi) / 2;
-        if (v < map[mid])
-            hi = mid;
+        if (0.5f * (map[mid] + map[mid + 1]) < snapped)
+            lo = mid + 1;
         else
-            lo = mid;
+            hi = mid;
     }
-    return (uint8_t)(v - map[lo] < map[hi] - v ? lo : hi);
+    return (uint8_t)lo;
 }
 
 /* Keeps the magnitudes in 8 bits, and replaces them by what these decode to. */

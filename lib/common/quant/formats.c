@@ -48,7 +48,7 @@ static int int8_quantize(struct qp_qweight *q, const float *w, struct qp_exec *e
         }
         if (!isfinite(most))
             return qp_err_set(err, QP_E_INPUT, "row %lld holds weights beyond float16's range, which int8 rounds through", (long long)r);
-        float scale = most > 0 ? 127.f / most : 0;
+        float scale = most > 0 ? 1.f / most * 127.f : 0; /* torch's 127 / absmax */
         for (int64_t i = 0; i < q->cols; i++)
             q->codes[r * q->cols + i] = (uint8_t)(int8_t)nearbyintf(qp_f16_to_f32(qp_f32_to_f16(row[i])) * scale);
         q->scales[r] = most;

@@ -25,6 +25,7 @@ struct qp_format {          /* what a weight shall become */
     int64_t block_size;     /* NF4, FP4: 32, 64, ... 4096 */
     bool double_quant;      /* NF4, FP4 */
     int64_t block_rows, block_cols; /* E4M3, E5M2: weights that share a scale; 0: all rows, all columns. {0, 0} the tensor, {1, 0} a row */
+    double outlier_threshold; /* INT8: at run time, inputs with |x| at or above it are multiplied in 16 bit; 0: weights alone are quantized */
 };
 
 /* A quantized weight. INT has all of it in ints. */

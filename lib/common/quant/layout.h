@@ -10,6 +10,7 @@ struct json_t; /* jansson's */
 struct qp_layout_options {
     struct qp_format format;         /* of all layers, or of most: f16 and bf16 stay dense weights */
     const struct qp_format *formats; /* [linear layers] where they differ; NULL: all alike */
+    bool asymmetric;                 /* a layer of `formats` has zero points */
     bool desc_act, static_groups;    /* for the config: groups follow the activation order */
     double damp;
 };
@@ -22,9 +23,11 @@ struct qp_layout {
     const char *config_file; /* holds the same once more; NULL: none */
 };
 
-extern const struct qp_layout qp_layout_gptq;
+extern const struct qp_layout qp_layout_gptq, qp_layout_gptq_v2, qp_layout_awq, qp_layout_bnb, qp_layout_ct;
 /* All layouts, NULL behind the last. */
 extern const struct qp_layout *const qp_layouts[];
+/* The one that holds a format best. */
+const struct qp_layout *qp_layout_of(const struct qp_format *f);
 
 /* The format of linear layer i. */
 static inline const struct qp_format *qp_layout_format(const struct qp_layout_options *o, size_t i)

@@ -180,7 +180,7 @@ static void round_trip(enum qp_packing packing, const struct qp_qweight *w)
     for (size_t i = 0; i < t.n && packing != QP_PACK_AWQ; i++) { /* all but the last: not whole, in whatever order they come */
         struct qp_parts less = t;
         less.v[i] = less.v[--less.n];
-        bool optional = !strcmp(t.v[i].name, "weight_format") || !strcmp(t.v[i].name, "weight_shape") || !strcmp(t.v[i].name, "weight_zero_point") || !strcmp(t.v[i].name, "weight_g_idx");
+        bool optional = !strcmp(t.v[i].name, "weight_shape") || !strcmp(t.v[i].name, "weight_zero_point") || !strcmp(t.v[i].name, "weight_g_idx");
         assert_int_equal(qp_store_is_whole(find, &less), optional);
     }
     qp_qweight_decode(w, want);

@@ -1,0 +1,38 @@
+/* The layouts, and what their configurations share: which modules are quantized, which are not. */
+#include <jansson.h>
+#include <string.h>
+
+#include "quant/layout_internal.h"
+
+const struct qp_layout *const qp_layouts[] = {&qp_layout_gptq, &qp_layout_gptq_v2, &qp_layout_awq, &qp_layout_bnb, &qp_layout_ct, NULL};
+
+const struct qp_layout *qp_layout_of(const struct qp_format *f)
+{
+    switch (qp_stream_packing(f)) {
+    case QP_PACK_BNB: return &qp_layout_bnb;
+    case QP_PACK_CT: return &qp_layout_ct;
+    default: return &qp_layout_gptq;
+    }
+}
+
+bool qp_layout_keeps(const struct qp_layout_options *o, size_t i)
+{
+    enum qp_format_id id = qp_layout_format(o, i)->id;
+    return id == QP_FMT_F16 || id == QP_FMT_BF16;
+}
+
+json_t *qp_layout_module(const struct qp_model *m, size_t i)
+{
+    const char *name = qp_model_linear(m, i)->weight->name;
+    size_t n = strlen(name), tail = strlen(".weight");
+    return json_stringn(name, n > tail && !strcmp(name + n - tail, ".weight") ? n - tail : n);
+}
+
+json_t *qp_layout_left_out(const struct qp_layout_options *o, const struct qp_model *m)
+{
+    json_t *list = json_pack("[s]", strcmp(qp_model_config(m)->arch, "gpt_neox") ? "lm_head" : "embed_out");
+    for (size_t i = 0; i < qp_model_n_linears(m); i++)
+        if (qp_layout_keeps(o, i))
+            json_array_append_new(list, qp_layout_module(m, i));
+    return list;
+}

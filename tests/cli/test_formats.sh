@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Number formats: every method and layout of checkpoint gives the model that the pipe carries; files that contradict themselves are refused.
+. "$(dirname "$0")/lib.sh"
+PATH=$QP_BIN:$PATH
+data=$QP_ROOT/pipelines/data
+export SOURCE_DATE_EPOCH=1700000000
+"$QP_TOOLS/mkmodel" "$T/m" d=128 ff=256
+ppl() { qppl -q --text "$data/general-eval.txt" --max-tokens 200 --compute f32 "$@"; }
+value() { qcat "$1" -t result | grep "\"metric\":\"$2" | tail -n 1 | sed 's/.*"value":\([^,}]*\).*/\1/'; }
+below() { awk -v a="${1:-nan}" -v b="$2" 'BEGIN { exit !(a == a + 0 && a < b) }'; }
+quant() { qquant -q --model "$T/m" --group-size 32 "$@"; }
+
+# Inline and as a checkpoint, through qppl, in each layout that holds it.
+while read -r name options; do
+    # shellcheck disable=SC2086
+    if quant $options >"$T/q.qp" 2>"$T/err" && ppl <"$T/q.qp" >"$T/inline.qp" 2>>"$T/err"; then
+        below "$(value "$T/inline.qp" kld/)" 0.05 && ok "$name: close to the model" || not_ok "$name: KL divergence '$(value "$T/inline.qp" kld/)'"
+    else
+        not_ok "$name"
+        sed 's/^/# /' "$T/err"
+        continue
+    fi
+    for layout in auto gptq_v2 awq bnb compressed-tensors; do
+        rm -rf "$T/dir"
+        # shellcheck disable=SC2086
+        if quant $options --format $layout -o "$T/dir" >"$T/q.qp" 2>"$T/err"; then
+            ppl <"$T/q.qp" >"$T/dir.qp" 2>"$T/err"
+            ppl --model "$T/dir" >"$T/alone.qp" 2>>"$T/err"
+            [ "$(value "$T/inline.qp" ppl/)" = "$(value "$T/dir.qp" ppl/)" ] && ok "$name: $layout holds what the pipe carries" || { not_ok "$name: $layout and the pipe differ"; sed 's/^/# /' "$T/err"; }
+            [ "$(value "$T/dir.qp" ppl/)" = "$(value "$T/alone.qp" ppl/)" ] && ok "$name: $layout by itself" || not_ok "$name: $layout by itself"
+        else
+            grep -qE "^qquant: 'model.layers.0.self_attn.q_proj.weight' as a $layout checkpoint: weights of format .*hold" "$T/err" && [ ! -e "$T/dir" ] &&
+                ok "$name: $layout refuses it" || { not_ok "$name: $layout"; sed 's/^/# /' "$T/err"; }
+        fi
+    done
+done <<'L'
+nf4 --method nf4
+nf4-dq --method nf4 --double-quant
+fp4-256 --method fp4 --block-size 256 --double-quant
+int8 --method int8
+fp8 --method fp8
+fp8-tensor --method fp8 --fp8-scales tensor
+fp8-block --method fp8 --fp8-scales block
+e5m2 --method fp8 --fp8-type e5m2
+w4g32 --method rtn
+w4g32-asym --method rtn --asym
+w3row --method rtn --bits 3 --group-size -1 --asym
+w8g32 --method rtn --bits 8
+L
+quant --method nf4 | qcat -t model | grep -q '"id":"m-nf4"' && ok "its id says the format" || not_ok "its id says the format"
+
+# Options.
+status "--block-size that is no power of two" 2 quant --method nf4 --block-size 96
+says "says what it takes" "32, 64, 128"
+status "--double-quant of rtn" 2 quant --method rtn --double-quant
+status "an AWQ export of groups that do not divide" 3 qquant -q --model "$T/m" --method rtn --group-size 48 --format awq -o "$T/no"
+says "says so" "in groups of 48 is none that AWQ tensors hold"
+status "an AWQ export of 8 bits" 3 quant --method rtn --bits 8 --format awq -o "$T/no"
+[ ! -e "$T/no" ] && ok "and nothing is left" || not_ok "and nothing is left"
+
+# Checkpoints that contradict themselves.
+quant --method nf4 -o "$T/nf4" >/dev/null
+quant --method rtn -o "$T/gptq" >/dev/null
+quant --method fp8 -o "$T/fp8" >/dev/null
+bad() { # NAME FROM SED-EXPRESSION PATTERN
+    rm -rf "$T/bad" && cp -r "$T/$2" "$T/bad" && sed -i "$3" "$T/bad/config.json"
+    status "$1" 3 qppl --model "$T/bad" --text "$data/general-eval.txt"
+    says "says so" "$4"
+}
+bad "an unknown quant_method" gptq 's/"quant_method": "gptq"/"quant_method": "magic"/' "quant_method 'magic' is not supported; supported: gptq, awq, bitsandbytes, compressed-tensors"
+bad "bitsandbytes of 4 and 8 bits" nf4 's/"load_in_8bit": false/"load_in_8bit": true/' "load_in_4bit and load_in_8bit contradict"
+bad "bitsandbytes of neither" nf4 's/"load_in_4bit": true/"load_in_4bit": false/' "neither load_in_4bit nor load_in_8bit"
+bad "4-bit tensors that are said to be 8-bit" nf4 's/"load_in_8bit": false/"load_in_8bit": true/; s/"load_in_4bit": true/"load_in_4bit": false/' "contradicts quantization_config"
+bad "GPTQ tensors that are said to be bitsandbytes" gptq 's/"quant_method": "gptq"/"quant_method": "bitsandbytes", "load_in_4bit": true/' "stored as GPTQ, which contradicts quantization_config"
+bad "GPTQ tensors that are said to be AWQ" gptq 's/"quant_method": "gptq"/"quant_method": "awq"/; s/"checkpoint_format": "gptq"/"version": "gemm"/' "qweight' is .*expected"
+bad "other bits than the tensors have" gptq 's/"bits": 4/"bits": 8/' "qweight' is 16 x 128, which does not fit .*expected 32 x 128"
+bad "two names of the layout" gptq 's/"checkpoint_format": "gptq"/"checkpoint_format": "gptq", "format": "gptq_v2"/' "contradict each other"
+bad "a group size of 0" gptq 's/"group_size": 32/"group_size": 0/' "group_size is 0"
+bad "an AWQ version that is not read" gptq 's/"quant_method": "gptq"/"quant_method": "awq", "version": "gemv"/' "AWQ version 'gemv' is not supported"
+bad "a compressed-tensors format that is not read" fp8 's/"format": "float-quantized"/"format": "nvfp4-pack-quantized"/' "format 'nvfp4-pack-quantized' is not supported"
+bad "weights that are not compressed" fp8 's/"quantization_status": "compressed"/"quantization_status": "frozen"/' "quantization_status is 'frozen'"
+rm -rf "$T/bad" && cp -r "$T/gptq" "$T/bad" && cp "$T/m/model.safetensors" "$T/bad/model.safetensors"
+status "a quantization_config and no quantized layer" 3 qppl --model "$T/bad" --text "$data/general-eval.txt"
+says "says so" "has a quantization_config, but no layer is stored quantized"
+cp "$T/gptq/model.safetensors" "$T/bad/model.safetensors" && cp "$T/m/config.json" "$T/bad/config.json"
+status "quantized layers and no quantization_config" 3 qppl --model "$T/bad" --text "$data/general-eval.txt"
+says "says so" "stored as GPTQ, which contradicts quantization_config"
+for from in nf4 gptq fp8; do
+    rm -rf "$T/bad" && cp -r "$T/$from" "$T/bad" && head -c 20000 "$T/$from/model.safetensors" >"$T/bad/model.safetensors"
+    status "$from: weights that end early" 3 qppl --model "$T/bad" --text "$data/general-eval.txt"
+done
+finish

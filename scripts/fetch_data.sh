@@ -1,7 +1,8 @@
 #!/bin/sh
 # Brings the standard evaluation sets from their publishers into a folder that qmc --data takes, each checked by SHA-256, and prints the folder.
 #   fetch_data.sh [DIR [SET...]]      sets: mmlu hellaswag arc winogrande piqa; default: all, into the user's cache
-# A set that is there is left alone. The sums are those that the Hugging Face project recorded for these files (datasets/*/dataset_infos.json).
+# A set that is there is left alone. The sums are those that the Hugging Face project recorded for these files (datasets/*/dataset_infos.json);
+# MMLU's is the one that several public projects pin for the same address.
 # Environment: XDG_CACHE_HOME, QP_DATA_TABLE (another table, in the form of the one below; a sum "-" is not known: the first download's is kept in DIR/data.lock
 # and later ones are compared with it)
 set -eu

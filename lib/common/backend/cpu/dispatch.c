@@ -1,13 +1,25 @@
 /* Fills the table from the reference, then overrides by what this processor has and the user allows. */
+#ifdef QP_ISA_avx2
+#include <cpuid.h>
+#endif
 #include <string.h>
 
 #include "backend/cpu/variants.h"
 #include "base/mem.h"
 
+#ifdef QP_ISA_avx2
+/* Conversions of halves: clang's __builtin_cpu_supports does not know the name. */
+static bool have_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && c >> 29 & 1;
+}
+#endif
+
 static bool have_avx2(void)
 {
 #ifdef QP_ISA_avx2
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && have_f16c();
 #else
     return false;
 #endif

@@ -132,6 +132,7 @@ static int run(struct bench *b, struct qp_model *m, struct qp_pool *pool, const 
         prefill(b, lengths[i]);
     logits(b);
     decode(b, 1, 128);
+    decode(b, 1, 512);
     decode(b, 1, 2000);
     decode(b, 4, 128);
     decode(b, 8, 128);

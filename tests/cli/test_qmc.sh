@@ -91,6 +91,9 @@ has "the quality score" '"metric":"quality/all"'
 has "items say whether calibration has seen them" '"overlap":false'
 grep -q 'retained\|points' "$T/err" && ok "and lines for people" || not_ok "and lines for people"
 same "the baseline comes first" "$(head -n 1 "$T/out" | grep -o '"model":"[^"]*"')" '"model":"m"'
+qppl -q --text "$QP_ROOT/pipelines/data/general-eval.txt" --name t --max-tokens 60 <"$T/pair.qp" >"$T/many.qp"
+qreport "$T/many.qp" >"$T/out"
+grep -qE '^acc/own +[0-9.]+ % .* [0-9.]+ % ' "$T/out" && grep -qE '^top1/t  ' "$T/out" && ok "qreport: many metrics are rows, models are columns" || not_ok "qreport: many metrics are rows, models are columns"
 command qmc --compute f32 --task "$T/own.json" --cache "$T/cache" <"$T/quant.qp" 2>"$T/err" >"$T/again.qp"
 grep -q 'qmc: 10 items taken from runs before' "$T/err" && ok "the second time the baseline comes from the cache" || not_ok "the second time the baseline comes from the cache"
 same "with the same results" "$(records <"$T/again.qp" | sha256sum)" "$(records <"$T/pair.qp" | sha256sum)"

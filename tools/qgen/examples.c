@@ -94,10 +94,11 @@ static int read_expected(struct qgen *a, struct qgen_example *e, const json_t *r
         return qp_err_set(err, QP_E_INPUT, "field '%s' is an empty list", a->expected_field);
     if (!(e->expected = qp_zalloc(n * sizeof *e->expected, "examples", err)))
         return QP_E_RESOURCE;
-    for (; e->n_expected < n; e->n_expected++) {
-        char *text = e->expected[e->n_expected] = text_of(json_is_array(v) ? json_array_get(v, e->n_expected) : v, a->expected_field, err);
+    while (e->n_expected < n) {
+        char *text = text_of(json_is_array(v) ? json_array_get(v, e->n_expected) : v, a->expected_field, err);
         if (!text)
             return err->code;
+        e->expected[e->n_expected++] = text; /* its owner before anything can fail */
         if (qp_matcher_check(a->matcher, text, err))
             return qp_err_context(err, "field '%s'", a->expected_field);
     }

@@ -10,6 +10,8 @@
 
 #define MAX_RESULTS 4096
 #define MAX_LAYERS 65536
+#define MAX_METRICS 1024
+#define WIDE_METRICS 8 /* columns beside a model that a line holds */
 
 int qp_report_new(struct qp_report **out, struct qp_err *err)
 {
@@ -246,41 +248,80 @@ static void heading(char *out, size_t n, const char *metric)
         snprintf(out, n, "%s", metric);
 }
 
-static void fill(const struct qp_report *r, struct qp_table *t, const char *const *names, size_t n)
+static void name_cell(struct qp_table *t, const struct qp_report_model *m)
 {
+    if (m->fallbacks)
+        qp_table_cell(t, "%s (%lld of %lld layers fell back)", m->id, (long long)m->fallbacks, (long long)m->layers);
+    else
+        qp_table_cell(t, "%s", m->id);
+}
+
+static void size_cell(struct qp_table *t, const struct qp_report_model *m)
+{
+    if (m->bytes)
+        qp_table_cell(t, "%.1f MB", (double)m->bytes / 1e6);
+    else
+        qp_table_cell(t, "%s", "");
+}
+
+static void bits_cell(struct qp_table *t, const struct qp_report_model *m)
+{
+    if (isfinite(m->bpw))
+        qp_table_cell(t, "%.2f", m->bpw);
+    else
+        qp_table_cell(t, "%s", "");
+}
+
+/* A row for each model. */
+static void fill(const struct qp_report *r, struct qp_table *t, const char *const *names, size_t n, char (*titles)[96])
+{
+    qp_table_column(t, "model", false);
+    qp_table_column(t, "size", true);
+    qp_table_column(t, "bits/weight", true);
+    for (size_t c = 0; c < n; c++) {
+        heading(titles[c], sizeof titles[c], names[c]);
+        qp_table_column(t, titles[c], true);
+    }
     for (size_t i = 0; i < r->n; i++) {
-        const struct qp_report_model *m = &r->m[i];
-        if (m->fallbacks)
-            qp_table_cell(t, "%s (%lld of %lld layers fell back)", m->id, (long long)m->fallbacks, (long long)m->layers);
-        else
-            qp_table_cell(t, "%s", m->id);
-        if (m->bytes)
-            qp_table_cell(t, "%.1f MB", (double)m->bytes / 1e6);
-        else
-            qp_table_cell(t, "%s", "");
-        if (isfinite(m->bpw))
-            qp_table_cell(t, "%.2f", m->bpw);
-        else
-            qp_table_cell(t, "%s", "");
+        name_cell(t, &r->m[i]);
+        size_cell(t, &r->m[i]);
+        bits_cell(t, &r->m[i]);
         for (size_t c = 0; c < n; c++)
-            metric_cell(t, qp_report_find(m, names[c]), names[c]);
+            metric_cell(t, qp_report_find(&r->m[i], names[c]), names[c]);
+    }
+}
+
+/* A row for each metric: for those of a page that would be too wide. */
+static void fill_turned(const struct qp_report *r, struct qp_table *t, const char *const *names, size_t n)
+{
+    char title[96];
+    qp_table_column(t, "", false);
+    for (size_t i = 0; i < r->n; i++)
+        qp_table_column(t, r->m[i].id, true);
+    qp_table_cell(t, "size");
+    for (size_t i = 0; i < r->n; i++)
+        size_cell(t, &r->m[i]);
+    qp_table_cell(t, "bits/weight");
+    for (size_t i = 0; i < r->n; i++)
+        bits_cell(t, &r->m[i]);
+    for (size_t c = 0; c < n; c++) {
+        heading(title, sizeof title, names[c]);
+        qp_table_cell(t, "%s", title);
+        for (size_t i = 0; i < r->n; i++)
+            metric_cell(t, qp_report_find(&r->m[i], names[c]), names[c]);
     }
 }
 
 void qp_report_tables(const struct qp_report *r, enum qp_table_format format, struct qp_buf *out)
 {
-    const char *names[QP_TABLE_COLUMNS - 3];
-    char titles[QP_TABLE_COLUMNS - 3][96];
+    const char *names[MAX_METRICS];
+    char titles[QP_TABLE_COLUMNS][96];
     struct qp_table t = {0};
-    size_t n = qp_report_metrics(r, names, QP_TABLE_COLUMNS - 3);
-    qp_table_column(&t, "model", false);
-    qp_table_column(&t, "size", true);
-    qp_table_column(&t, "bits/weight", true);
-    for (size_t c = 0; c < n; c++) {
-        heading(titles[c], sizeof titles[c], names[c]);
-        qp_table_column(&t, titles[c], true);
-    }
-    fill(r, &t, names, n);
+    size_t n = qp_report_metrics(r, names, MAX_METRICS), most = format == QP_TABLE_CSV ? QP_TABLE_COLUMNS - 3 : WIDE_METRICS;
+    if (n > most && r->n < QP_TABLE_COLUMNS)
+        fill_turned(r, &t, names, n);
+    else
+        fill(r, &t, names, n < QP_TABLE_COLUMNS - 3 ? n : QP_TABLE_COLUMNS - 3, titles);
     if (r->n)
         qp_table_print(&t, format, out);
     qp_table_release(&t);

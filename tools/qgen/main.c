@@ -1,6 +1,5 @@
 /* qgen: greedy answers of every model in the stream to a user's own examples, matched with what was expected, by category, paired with the baseline's.
  * In: model and tensor records (or --model M), sample records (to mark examples that calibration has seen). Out: source, item and result records. */
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -44,7 +43,6 @@ static const struct qp_opt options[] = {
 static int check(struct qp_tool_run *run, void *ctx)
 {
     struct qgen *a = ctx;
-    int parsed = 0;
     if (!a->data || !a->template)
         return qp_err_set(&run->err, QP_E_USAGE, "--data FILE and --template T are needed; see --help");
     if (run->args.n)
@@ -52,9 +50,8 @@ static int check(struct qp_tool_run *run, void *ctx)
     bool chat = !strcmp(a->template, "chat") || !strncmp(a->template, "chat:", 5);
     if (a->system && !chat)
         return qp_err_set(&run->err, QP_E_USAGE, "--system goes with --template chat; put the text into the template instead");
-    if (a->shard_text && (sscanf(a->shard_text, "%" SCNd64 "/%" SCNd64 "%n", &a->shard, &a->shards, &parsed) != 2 || a->shard_text[parsed] || a->shards < 1 ||
-                          a->shard < 0 || a->shard >= a->shards))
-        return qp_err_set(&run->err, QP_E_USAGE, "--shard takes I/N with 0 <= I < N, not '%s'", a->shard_text);
+    if (qp_tool_shard(a->shard_text, &a->shard, &a->shards, &run->err))
+        return run->err.code;
     if (a->stops.n > QGEN_MAX_STOPS)
         return qp_err_set(&run->err, QP_E_USAGE, "--stop: more than %d texts", QGEN_MAX_STOPS);
     for (int i = 0; i < a->stops.n; i++)
@@ -75,15 +72,7 @@ static int check(struct qp_tool_run *run, void *ctx)
 static int on_record(struct qp_tool_run *run, void *ctx, const struct qp_record *rec)
 {
     struct qgen *a = ctx;
-    const uint8_t *data;
-    size_t n;
-    if (qp_record_is(rec, "sample")) {
-        int r = qp_record_bin(rec, "ngrams", &data, &n, &run->err);
-        if (r < 0 || (r && n % 8))
-            return r < 0 ? r : qp_err_set(&run->err, QP_E_INPUT, "sample record: field 'ngrams' is no list of 64-bit hashes");
-        return r ? qp_ngrams_add(&a->calibration, (const uint64_t *)(const void *)data, n / 8, &run->err) : 0;
-    }
-    return qp_model_set_record(a->models, rec, &run->err);
+    return qp_record_is(rec, "sample") ? qp_ngrams_read(&a->calibration, rec, &run->err) : qp_model_set_record(a->models, rec, &run->err);
 }
 
 static int on_end(struct qp_tool_run *run, void *ctx)

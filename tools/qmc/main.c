@@ -46,15 +46,7 @@ static int check(struct qp_tool_run *run, void *ctx)
 static int on_record(struct qp_tool_run *run, void *ctx, const struct qp_record *rec)
 {
     struct qmc *a = ctx;
-    const uint8_t *data;
-    size_t n;
-    if (qp_record_is(rec, "sample")) {
-        int r = qp_record_bin(rec, "ngrams", &data, &n, &run->err);
-        if (r < 0 || (r && n % 8))
-            return r < 0 ? r : qp_err_set(&run->err, QP_E_INPUT, "sample record: field 'ngrams' is no list of 64-bit hashes");
-        return r ? qp_ngrams_add(&a->calibration, (const uint64_t *)(const void *)data, n / 8, &run->err) : 0;
-    }
-    return qp_model_set_record(a->models, rec, &run->err);
+    return qp_record_is(rec, "sample") ? qp_ngrams_read(&a->calibration, rec, &run->err) : qp_model_set_record(a->models, rec, &run->err);
 }
 
 static int on_end(struct qp_tool_run *run, void *ctx)

@@ -1,7 +1,5 @@
 /* Options that name questions; tasks with their data. */
-#include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +8,6 @@
 int qmc_parse(struct qmc *a, struct qp_err *err)
 {
     struct qp_mc_options *o = &a->options;
-    int parsed = 0;
     char *end;
     *o = (struct qp_mc_options){.n_shots = a->n_shots, .sampler = (enum qp_mc_sampler)a->sampler, .seed = (uint64_t)a->seed, .limit = -1};
     if (a->limit_text) {
@@ -18,9 +15,8 @@ int qmc_parse(struct qmc *a, struct qp_err *err)
         if (end == a->limit_text || *end || !(o->limit > 0) || !isfinite(o->limit))
             return qp_err_set(err, QP_E_USAGE, "--limit takes a number of questions, or a share below 1, not '%s'", a->limit_text);
     }
-    if (a->shard_text && (sscanf(a->shard_text, "%" SCNd64 "/%" SCNd64 "%n", &o->shard, &o->shards, &parsed) != 2 || a->shard_text[parsed] || o->shards < 1 || o->shard < 0 ||
-                          o->shard >= o->shards))
-        return qp_err_set(err, QP_E_USAGE, "--shard takes I/N with 0 <= I < N, not '%s'", a->shard_text);
+    if (qp_tool_shard(a->shard_text, &o->shard, &o->shards, err))
+        return err->code;
     return 0;
 }
 

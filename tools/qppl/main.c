@@ -1,6 +1,5 @@
 /* qppl: perplexity, KL divergence and top-1 agreement of every model in the stream, over the same windows in one pass.
  * In: model and tensor records (or --model M), sample records (to mark text that calibration has seen). Out: source and result records. */
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -42,9 +41,8 @@ static int check(struct qp_tool_run *run, void *ctx)
         return qp_err_set(&run->err, QP_E_USAGE, "unexpected argument '%s'", run->args.v[0]);
     if (a->window == 1)
         return qp_err_set(&run->err, QP_E_USAGE, "--window takes 2 or more tokens: a window's first token has no prediction");
-    if (a->shard_text && (sscanf(a->shard_text, "%" SCNd64 "/%" SCNd64 "%n", &a->shard, &a->shards, &a->parsed) != 2 || a->shard_text[a->parsed] ||
-                          a->shards < 1 || a->shard < 0 || a->shard >= a->shards))
-        return qp_err_set(&run->err, QP_E_USAGE, "--shard takes I/N with 0 <= I < N, not '%s'", a->shard_text);
+    if (qp_tool_shard(a->shard_text, &a->shard, &a->shards, &run->err))
+        return run->err.code;
     if (a->model)
         run->input = QP_INPUT_NONE;
     if (qp_model_set_new(&a->models, &run->err))
@@ -55,15 +53,7 @@ static int check(struct qp_tool_run *run, void *ctx)
 static int on_record(struct qp_tool_run *run, void *ctx, const struct qp_record *rec)
 {
     struct qppl *a = ctx;
-    const uint8_t *data;
-    size_t n;
-    if (qp_record_is(rec, "sample")) {
-        int r = qp_record_bin(rec, "ngrams", &data, &n, &run->err);
-        if (r < 0 || (r && n % 8))
-            return r < 0 ? r : qp_err_set(&run->err, QP_E_INPUT, "sample record: field 'ngrams' is no list of 64-bit hashes");
-        return r ? qp_ngrams_add(&a->calibration, (const uint64_t *)(const void *)data, n / 8, &run->err) : 0;
-    }
-    return qp_model_set_record(a->models, rec, &run->err);
+    return qp_record_is(rec, "sample") ? qp_ngrams_read(&a->calibration, rec, &run->err) : qp_model_set_record(a->models, rec, &run->err);
 }
 
 static int on_end(struct qp_tool_run *run, void *ctx)

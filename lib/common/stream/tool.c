@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,14 @@ static void on_signal(int number)
 {
     (void)number;
     interrupted = 1;
+}
+
+int qp_tool_shard(const char *text, int64_t *shard, int64_t *shards, struct qp_err *err)
+{
+    int end = 0;
+    if (text && (sscanf(text, "%" SCNd64 "/%" SCNd64 "%n", shard, shards, &end) != 2 || text[end] || *shards < 1 || *shard < 0 || *shard >= *shards))
+        return qp_err_set(err, QP_E_USAGE, "--shard takes I/N with 0 <= I < N, not '%s'", text);
+    return 0;
 }
 
 bool qp_tool_interrupted(void)

@@ -51,6 +51,9 @@ struct qp_tool {
 
 int qp_tool_main(const struct qp_tool *tool, int argc, char **argv);
 
+/* --shard I/N with 0 <= I < N; text NULL: the option was not given, nothing changes. Else QP_E_USAGE. */
+int qp_tool_shard(const char *text, int64_t *shard, int64_t *shards, struct qp_err *err) QP_MUST_USE;
+
 /* True once SIGINT or SIGTERM asked the tool to stop; long loops look at it. */
 bool qp_tool_interrupted(void);
 

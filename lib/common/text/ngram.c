@@ -33,6 +33,16 @@ int qp_ngrams_add(struct qp_ngrams *s, const uint64_t *hashes, size_t n, struct 
     return 0;
 }
 
+int qp_ngrams_read(struct qp_ngrams *s, const struct qp_record *rec, struct qp_err *err)
+{
+    const uint8_t *data;
+    size_t n;
+    int r = qp_record_bin(rec, "ngrams", &data, &n, err);
+    if (r < 0 || (r && n % 8))
+        return r < 0 ? r : qp_err_set(err, QP_E_INPUT, "sample record: field 'ngrams' is no list of 64-bit hashes");
+    return r ? qp_ngrams_add(s, (const uint64_t *)(const void *)data, n / 8, err) : 0;
+}
+
 int qp_ngrams_add_ids(struct qp_ngrams *s, const int32_t *ids, size_t n, struct qp_err *err)
 {
     for (size_t i = 0; i + QP_NGRAM <= n; i++) {

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/err.h"
+#include "stream/stream.h"
 
 #define QP_NGRAM 13
 
@@ -21,6 +21,8 @@ struct qp_ngrams { /* zero-initialize */
 };
 void qp_ngrams_release(struct qp_ngrams *s);
 int qp_ngrams_add(struct qp_ngrams *s, const uint64_t *hashes, size_t n, struct qp_err *err) QP_MUST_USE;
+/* Adds the hashes of a `sample` record, if it has any. */
+int qp_ngrams_read(struct qp_ngrams *s, const struct qp_record *rec, struct qp_err *err) QP_MUST_USE;
 /* Adds every run of ids. */
 int qp_ngrams_add_ids(struct qp_ngrams *s, const int32_t *ids, size_t n, struct qp_err *err) QP_MUST_USE;
 /* Sorts once all are added; before it qp_ngrams_has may not be called. */

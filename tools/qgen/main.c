@@ -1,6 +1,5 @@
 /* qgen: greedy answers of every model in the stream to a user's own examples, matched with what was expected, by category, paired with the baseline's.
  * In: model and tensor records (or --model M), sample records (to mark examples that calibration has seen). Out: source, item and result records. */
-#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"

@@ -1,7 +1,6 @@
 /* qppl: perplexity, KL divergence and top-1 agreement of every model in the stream, over the same windows in one pass.
  * In: model and tensor records (or --model M), sample records (to mark text that calibration has seen). Out: source and result records. */
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 

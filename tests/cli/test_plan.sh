@@ -22,6 +22,11 @@ check "with little memory" plan --memory 1K --method awq+gptq --drift 0.5
 for how in "rtn" "none"; do
     check "a plan of $how, from a model alone" bash -c "qquant --plan --model '$T/m' --method $how >'$T/plan.qp'"
 done
+bytes() { field result_bytes; }
+check "a plan of w4" plan --group-size 32 && all=$(bytes)
+check "a plan with layers kept" plan --group-size 32 --keep '*.v_proj=fp16' && [ "$(bytes)" -gt "$all" ] && ok "counts their bytes: $(bytes) for $all" || not_ok "counts their bytes: $(bytes) for $all"
+check "a plan by sensitivity" plan --group-size 32 --bpw 5
+grep -q "which are to differ is measured in the run itself" "$T/err" && ok "says what is not known yet" || not_ok "says what is not known yet"
 mk "$T/odd" layers=2 d=64 ff=100
 qcalib -q --model "$T/odd" --general "$data/general.txt" --samples 2 --seq-len 64 >"$T/calib.qp"
 status "shapes that do not divide" 3 plan -o "$T/odd-out"

@@ -32,13 +32,15 @@ status "awq without samples" 2 qquant --method awq --model "$T/m"
 says "says what it needs" "awq needs samples: qcalib"
 
 # Formats by layer.
-for options in "--keep *v_proj=fp16 --keep *layers.1*=w8g64 --keep *0*down*=w3g32" "--bpw 6" "--keep-sensitive 0.3 --method awq+gptq" "--group-aware --drift 0.5 --keep *q_proj=w4g16"; do
+for options in "--keep *v_proj=fp16 --keep *layers.1*=w8g64 --keep *0*down*=w3g32" "--keep *layers.0*=w4g32-asym" "--bpw 6" "--keep-sensitive 0.3 --method awq+gptq" "--group-aware --drift 0.5 --keep *q_proj=w4g16"; do
     rm -rf "$T/dir"
     # shellcheck disable=SC2086
     set -f && qquant -q --group-size 32 $options <"$T/calib.qp" 2>"$T/err" | ppl >"$T/inline.qp" && qquant -q --group-size 32 $options -o "$T/dir" <"$T/calib.qp" 2>"$T/err" | ppl >"$T/dir.qp"
     set +f
     [ -n "$(value "$T/inline.qp" ppl/)" ] && [ "$(value "$T/inline.qp" ppl/)" = "$(value "$T/dir.qp" ppl/)" ] && ok "$options: checkpoint and inline weights agree" || not_ok "$options: checkpoint and inline weights agree"
 done
+qquant -q --group-size 32 --keep '*.0.*=w4g32-asym' -o "$T/some" <"$T/calib.qp" >"$T/q.qp" && grep -q '"checkpoint_format": *"gptq_v2"' "$T/some/quantize_config.json" && ok "one layer with zero points needs version 2" ||
+    not_ok "one layer with zero points needs version 2"
 qquant -q --group-size 32 --keep '*.v_proj=fp16' --keep 'model.layers.1.*=bf16' --keep '*.0.mlp.up_proj.weight=fp8' <"$T/calib.qp" | qcat -t layer >"$T/layers"
 [ "$(grep -c '"format":"f16".*"kept":true' "$T/layers")" = 1 ] && [ "$(grep -c '"format":"bf16".*"kept":true' "$T/layers")" = 7 ] && [ "$(grep -c '"format":"e4m3".*"kept":false' "$T/layers")" = 1 ] &&
     ok "--keep: the last that matches counts" || not_ok "--keep: the last that matches counts"

@@ -13,6 +13,15 @@ const struct qp_layout *qquant_layout(const struct qquant *q)
     return q->format ? qp_layouts[q->format - 1] : qp_layout_of(&q->opt.format);
 }
 
+struct qp_layout_options qquant_layout_options(const struct qquant *q)
+{
+    struct qp_layout_options o = {.format = q->opt.format, .formats = q->opt.formats, .desc_act = q->opt.format.permuted,
+                                  .static_groups = q->act_order && q->static_groups, .damp = q->damp};
+    for (size_t i = 0; q->opt.formats && i < qp_model_n_linears(q->model); i++)
+        o.asymmetric |= q->opt.formats[i].id == QP_FMT_INT && !q->opt.formats[i].grid.sym;
+    return o;
+}
+
 static struct qp_format fp8(const struct qquant *q)
 {
     struct qp_format f = {.id = q->fp8_type ? QP_FMT_E5M2 : QP_FMT_E4M3, .block_rows = q->fp8_scales == QQUANT_BY_CHANNEL};

@@ -32,9 +32,11 @@ static void write_numbers(const struct qp_plan *p, struct qp_writer *w)
     qp_w_f64(w, "seconds", p->seconds);
 }
 
-static void print(const struct qquant *q, const struct qp_plan *p)
+static void print(const struct qquant *q, const struct qp_plan *p, bool unmeasured)
 {
     fprintf(stderr, "qquant: plan of %s: %zu layers, %zu that cannot be stored\n", q->id, p->layers, p->problems);
+    if (unmeasured)
+        fprintf(stderr, "qquant:   formats  all layers alike: which are to differ is measured in the run itself, in time that is not counted here\n");
     fprintf(stderr, "qquant:   memory   %.2f GB at most, %.2f GB of activations in it, %.2f GB more of them in files\n", (double)p->peak_bytes / 1e9,
             (double)(p->activation_bytes - p->spooled_bytes) / 1e9, (double)p->spooled_bytes / 1e9);
     fprintf(stderr, "qquant:   disk     %.2f GB of weights%s", (double)p->result_bytes / 1e9, q->out ? "" : " in the stream");
@@ -45,9 +47,12 @@ static void print(const struct qquant *q, const struct qp_plan *p)
 int qquant_plan(struct qquant *q, struct qp_tool_run *run)
 {
     const struct qp_layout *layout = q->out ? qquant_layout(q) : NULL;
-    struct qp_layout_options lo = {.format = q->opt.format};
-    bool samples = qquant_needs_samples(q);
-    struct qp_plan_options o = {.quantize = &q->opt, .packing = layout ? layout->packing(&lo) : qp_stream_packing(&q->opt.format), .dense = q->method == QQUANT_NONE,
+    bool unmeasured = qquant_needs_sensitivity(q), samples = qquant_needs_samples(q);
+    if (!unmeasured && qquant_choose_formats(q, run))
+        return run->err.code;
+    struct qp_layout_options held = qquant_layout_options(q);
+    enum qp_packing packing = layout ? layout->packing(&held) : QP_PACK_GPTQ_V2;
+    struct qp_plan_options o = {.quantize = &q->opt, .packing = layout ? &packing : NULL, .dense = q->method == QQUANT_NONE,
                                 .n_seq = samples ? q->n_samples : 0, .len = samples ? q->sample_len : 0, .memory = qquant_memory(q), .resumable = q->out != NULL};
     struct report r = {run, layout ? layout->name : "stream"};
     struct qp_plan p;
@@ -61,6 +66,6 @@ int qquant_plan(struct qquant *q, struct qp_tool_run *run)
     qp_w_end(run->out);
     if (failed || qp_writer_flush(run->out, &run->err))
         return run->err.code;
-    print(q, &p);
+    print(q, &p, unmeasured);
     return p.problems ? qp_err_set(&run->err, QP_E_INPUT, "%zu of %zu layers cannot be stored as %s; see --format, --bits, --group-size and --keep", p.problems, p.layers, r.layout) : 0;
 }

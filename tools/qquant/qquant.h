@@ -88,6 +88,8 @@ bool qquant_needs_samples(const struct qquant *q);
 /* What the options make of each layer, into opt.format; and the checkpoint's layout for it. Checks them. */
 int qquant_set_format(struct qquant *q, struct qp_err *err);
 const struct qp_layout *qquant_layout(const struct qquant *q);
+/* What it must hold: once the formats of layers are chosen. */
+struct qp_layout_options qquant_layout_options(const struct qquant *q);
 /* The id of the quantized model, "BASE-gptq-w4g64-...". */
 void qquant_name(struct qquant *q);
 /* The `model` record, inline or with the path of what -o wrote. */

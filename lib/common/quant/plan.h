@@ -17,7 +17,7 @@ struct qp_plan {
 
 struct qp_plan_options {
     const struct qp_quantize_options *quantize;
-    enum qp_packing packing;
+    const enum qp_packing *packing; /* of the checkpoint; NULL: as a stream carries each layer's format */
     bool dense;             /* all weights in float16: a conversion */
     int64_t n_seq, len;     /* calibration; 0: none */
     size_t memory;          /* activations beyond it lie in files */

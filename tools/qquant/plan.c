@@ -50,9 +50,7 @@ int qquant_plan(struct qquant *q, struct qp_tool_run *run)
     bool unmeasured = qquant_needs_sensitivity(q), samples = qquant_needs_samples(q);
     if (!unmeasured && qquant_choose_formats(q, run))
         return run->err.code;
-    struct qp_layout_options held = qquant_layout_options(q);
-    enum qp_packing packing = layout ? layout->packing(&held) : QP_PACK_GPTQ_V2;
-    struct qp_plan_options o = {.quantize = &q->opt, .packing = layout ? &packing : NULL, .dense = q->method == QQUANT_NONE,
+    struct qp_plan_options o = {.quantize = &q->opt, .layout = layout, .held = qquant_layout_options(q), .dense = q->method == QQUANT_NONE,
                                 .n_seq = samples ? q->n_samples : 0, .len = samples ? q->sample_len : 0, .memory = qquant_memory(q), .resumable = q->out != NULL};
     struct report r = {run, layout ? layout->name : "stream"};
     struct qp_plan p;

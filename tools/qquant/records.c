@@ -50,7 +50,7 @@ static void sizes(const struct qquant *q, double *bpw, int64_t *bytes)
     for (size_t i = 0; i < qp_model_n_linears(q->model); i++) {
         const struct qp_weight *w = qp_model_linear(q->model, i)->weight;
         double n = (double)w->rows * (double)w->cols;
-        bits += n * qp_format_bpw(q->opt.formats ? &q->opt.formats[i] : &q->opt.format, w->rows, w->cols);
+        bits += n * qp_format_bpw(qp_quantize_format(&q->opt, i), w->rows, w->cols);
         weights += n;
     }
     *bpw = q->method == QQUANT_NONE ? qp_model_linear_bpw(q->model) : bits / weights;

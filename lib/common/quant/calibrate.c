@@ -61,12 +61,6 @@ static bool makes_scores(enum qp_role role)
     return role == QP_ROLE_Q || role == QP_ROLE_K || role == QP_ROLE_QKV;
 }
 
-/* What linear layer i becomes. */
-static const struct qp_format *format_of(const struct run *u, int64_t i)
-{
-    return u->o->formats ? &u->o->formats[i] : &u->o->format;
-}
-
 /* On the integer grid by what the method and the activations allow, else as the format rounds. */
 static int round_layer(struct run *u, const struct qp_linear *l, const struct qp_format *f, struct qp_qweight *q, const float *w, const struct qp_hessian *hess)
 {
@@ -104,7 +98,7 @@ static int quantize_layer(struct run *u, const struct qp_linear *l, int64_t toke
                                   .total = (int64_t)qp_model_n_linears(u->m), .tokens = tokens, .expert = l->expert, .fallback = fallback};
     const struct qp_hessian *known = fallback ? NULL : hess;
     int r = load_weights(u, l, w, drift);
-    r = r ? r : round_layer(u, l, format_of(u, rep.index), &q, w, known);
+    r = r ? r : round_layer(u, l, qp_quantize_format(u->o, (size_t)rep.index), &q, w, known);
     if (r)
         return r;
     note_awq(u, l, &rep);
@@ -175,14 +169,14 @@ static int factor(struct run *u, struct qp_hessian *h, int64_t group_size)
 
 static int quantize_linears(struct run *u, const struct group *g, struct statistics *s)
 {
-    int64_t group_size = format_of(u, u->done)->grid.group_size;
+    int64_t group_size = qp_quantize_format(u->o, (size_t)u->done)->grid.group_size;
     int factored = factor(u, &s->hess, group_size);
     const char *fallback = factored == 1 ? s->hess.trace > 0 ? "the Hessian is not positive definite at any damping" : "the Hessian is zero" : NULL;
     bool drifts = (g->full_x || g->lack) && !fallback;
     int r = factored < 0 ? factored : 0;
     r = r || !drifts ? r : gather_drift(u, g, s);
     for (int i = 0; i < g->stage.count && !r; i++) {
-        const struct qp_format *f = format_of(u, u->done);
+        const struct qp_format *f = qp_quantize_format(u->o, (size_t)u->done);
         if (u->o->gptq.group_aware && !fallback && f->id == QP_FMT_INT && f->grid.group_size != group_size)
             r = factor(u, &s->hess, group_size = f->grid.group_size);
         if (r)
@@ -343,7 +337,7 @@ static int begin_awq(struct run *u)
     if (!u->grids || !u->awq.notes || qp_folded_new(&u->awq.folded, (struct qp_model *)(uintptr_t)u->m, u->err))
         return QP_E_RESOURCE;
     for (size_t i = 0; i < n; i++)
-        u->grids[i] = format_of(u, (int64_t)i)->id == QP_FMT_INT ? format_of(u, (int64_t)i)->grid : (struct qp_grid){0};
+        u->grids[i] = qp_quantize_format(u->o, i)->id == QP_FMT_INT ? qp_quantize_format(u->o, i)->grid : (struct qp_grid){0};
     u->awq.grids = u->grids;
     return qp_pass_new_in(&u->awq.probe, u->m, u->cal->n_seq, u->cal->len, u->o->spool, u->err);
 }

@@ -44,6 +44,12 @@ struct qp_quantize_options {
     const struct qp_quantize_blocks *blocks; /* NULL: all, and none is reported */
 };
 
+/* What linear layer i becomes. */
+static inline const struct qp_format *qp_quantize_format(const struct qp_quantize_options *o, size_t i)
+{
+    return o->formats ? &o->formats[i] : &o->format;
+}
+
 struct qp_layer_report {
     const char *name;    /* canonical weight name */
     int64_t rows, cols, index, total;

@@ -237,7 +237,7 @@ static void check_layer(struct qp_plan *p, const struct qp_plan_options *o, cons
 {
     struct qp_parts parts;
     struct qp_err why = {0};
-    if (qp_pack(o->packing ? *o->packing : qp_stream_packing(f), f, w->rows, w->cols, NULL, &parts, &why)) {
+    if (qp_pack(o->layout ? o->layout->packing(&o->held) : qp_stream_packing(f), f, w->rows, w->cols, NULL, &parts, &why)) {
         p->problems++;
         fn(ctx, w->name, why.text);
         return;
@@ -259,7 +259,7 @@ int qp_plan_make(struct qp_plan *p, const struct qp_model *m, const struct qp_pl
     for (size_t i = 0; i < p->layers && !o->dense; i++) {
         const struct qp_linear *l = qp_model_linear(m, i);
         bool first = !before || before->layer != l->layer || before->weight->cols != l->weight->cols || before->expert != l->expert || before->role == QP_ROLE_V;
-        check_layer(p, o, o->quantize->formats ? &o->quantize->formats[i] : &o->quantize->format, l->weight, fn, ctx);
+        check_layer(p, o, qp_quantize_format(o->quantize, i), l->weight, fn, ctx);
         p->seconds += layer_seconds(&rates, o, m, l, first);
         layer = most(layer, layer_bytes(o, l->weight));
         before = l;

@@ -4,7 +4,7 @@
 #define QP_QUANT_PLAN_H
 
 #include "quant/calibrate.h"
-#include "quant/pack.h"
+#include "quant/layout.h"
 
 struct qp_plan {
     size_t layers, problems;
@@ -17,7 +17,8 @@ struct qp_plan {
 
 struct qp_plan_options {
     const struct qp_quantize_options *quantize;
-    const enum qp_packing *packing; /* of the checkpoint; NULL: as a stream carries each layer's format */
+    const struct qp_layout *layout; /* of the checkpoint; NULL: as a stream carries each layer's format */
+    struct qp_layout_options held;  /* what it must hold */
     bool dense;             /* all weights in float16: a conversion */
     int64_t n_seq, len;     /* calibration; 0: none */
     size_t memory;          /* activations beyond it lie in files */

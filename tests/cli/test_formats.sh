@@ -85,6 +85,33 @@ says "says so" "has a quantization_config, but no layer is stored quantized"
 cp "$T/gptq/model.safetensors" "$T/bad/model.safetensors" && cp "$T/m/config.json" "$T/bad/config.json"
 status "quantized layers and no quantization_config" 3 qppl --model "$T/bad" --text "$data/general-eval.txt"
 says "says so" "stored as GPTQ, which contradicts quantization_config"
+# Codes of 8-bit floating point that are no numbers, in every tool's way of reading them.
+quant --method fp8 --fp8-type e5m2 -o "$T/e5m2" >/dev/null
+poke() { # poke DIR TENSOR BYTE: the tensor's 130th byte
+    python3 - "$1/model.safetensors" "$2" "$3" <<'P'
+import json, struct, sys
+with open(sys.argv[1], "r+b") as f:
+    n = struct.unpack("<Q", f.read(8))[0]
+    f.seek(8 + n + json.loads(f.read(n))[sys.argv[2]]["data_offsets"][0] + 130)
+    f.write(bytes([int(sys.argv[3], 16)]))
+P
+}
+tensor=model.layers.1.mlp.up_proj.weight
+if command -v python3 >/dev/null; then
+    for case in fp8:7f:NaN fp8:ff:NaN e5m2:7c:infinite e5m2:fe:NaN; do
+        IFS=: read -r from byte what <<<"$case"
+        rm -rf "$T/bad" && cp -r "$T/$from" "$T/bad" && poke "$T/bad" $tensor "$byte"
+        for compute in auto f32; do
+            status "$from: the code 0x$byte, $compute" 3 qppl --model "$T/bad" --text "$data/general-eval.txt" --compute $compute
+            says "names file, tensor and place" "/bad/model.safetensors': tensor '$tensor' holds the code 0x$byte \(row 1, input 2\), which is $what"
+        done
+        status "$from: the code 0x$byte, quantized again" 3 qquant --model "$T/bad" --method rtn -o "$T/no"
+        says "names them, too" "/bad/model.safetensors': tensor '$tensor' holds the code 0x$byte"
+        [ -z "$(ls -d "$T"/no* 2>/dev/null)" ] && ok "and nothing is left" || not_ok "and nothing is left"
+    done
+else
+    skip "codes that are no numbers" "no python3"
+fi
 for from in nf4 gptq fp8; do
     rm -rf "$T/bad" && cp -r "$T/$from" "$T/bad" && head -c 20000 "$T/$from/model.safetensors" >"$T/bad/model.safetensors"
     status "$from: weights that end early" 3 qppl --model "$T/bad" --text "$data/general-eval.txt"

@@ -149,7 +149,8 @@ static int survey(struct qp_packed_part *part, const struct qp_weight *w, float 
     qp_weight_codes(w, &c);
     for (int64_t at = 0; at < w->rows; at += slice) {
         int64_t n = (w->rows - at < slice ? w->rows - at : slice), all = n * q->n_groups;
-        qp_weight_read_codes(w, at, n, NULL, scales, zeros);
+        if (qp_weight_read_codes(w, at, n, NULL, scales, zeros, err))
+            return err->code;
         if (!qp_all_finite(scales, all) || (c.kind == QP_CODES_INT && !qp_all_finite(zeros, all)))
             return qp_err_set(err, QP_E_INPUT, "tensor '%s' holds NaN or infinite scales (rows %lld to %lld)", w->name, (long long)at, (long long)(at + n - 1));
         adjust(part, &c, scales, zeros, all);
@@ -195,9 +196,10 @@ int qp_codes_pack(struct qp_packed_part *part, const struct qp_weight *const *w,
     for (int64_t i = 0, row0 = 0; !r && i < n; row0 += w[i++]->rows) {
         struct qp_codes c;
         qp_weight_codes(w[i], &c);
-        for (int64_t at = 0; at < w[i]->rows; at += slice) {
+        for (int64_t at = 0; !r && at < w[i]->rows; at += slice) {
             int64_t rows = w[i]->rows - at < slice ? w[i]->rows - at : slice;
-            qp_weight_read_codes(w[i], at, rows, codes, scales, zeros);
+            if ((r = qp_weight_read_codes(w[i], at, rows, codes, scales, zeros, err)))
+                break;
             adjust(part, &c, scales, zeros, rows * q->n_groups);
             qp_code_ops_of(ops, q).pack(ex, part->data, q, codes, scales, zeros, row0 + at, rows);
         }

@@ -205,7 +205,9 @@ static int open_float8(struct qp_store *s, const char *name, const struct qp_qua
 {
     const struct qp_tensor *t = &s->part[INT_SCALE];
     s->bits = 8;
-    s->table = s->part[INT_WEIGHT].dtype == QP_DT_F8_E4M3 ? qp_e4m3_table() : qp_e5m2_table();
+    bool e4m3 = s->part[INT_WEIGHT].dtype == QP_DT_F8_E4M3;
+    s->table = e4m3 ? qp_e4m3_table() : qp_e5m2_table();
+    s->nan_from = e4m3 ? 0x7f : 0x7c;
     if (qp_store_check(s, name, INT_WEIGHT, s->part[INT_WEIGHT].dtype, s->rows, s->cols, err))
         return err->code;
     s->stored_bits = s->rows * s->cols * 8 + (int64_t)t->bytes * 8;

@@ -85,6 +85,8 @@ static int set_quantized(struct qp_model *m, struct qp_weight_impl *w, const str
     int r = qp_store_open(&w->store, w->pub.name, rows, cols, find_part, &l, &m->quant, false, err);
     if (r < 0)
         return qp_err_context(err, "'%s'", m->path);
+    if (r)
+        w->store->file = qp_safetensors_file(m->st, &w->store->part[0]);
     w->pub = (struct qp_weight){.name = w->pub.name, .rows = rows, .cols = cols, .storage = QP_STORE_QUANTIZED, .transposed = p->flags & QP_PART_TRANSPOSED};
     w->linear = p->flags & QP_PART_LINEAR;
     m->n_quantized += (size_t)r;
@@ -383,11 +385,12 @@ void qp_weight_codes(const struct qp_weight *pub, struct qp_codes *out)
         qp_store_codes(w->store, out);
 }
 
-void qp_weight_read_codes(const struct qp_weight *pub, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros)
+int qp_weight_read_codes(const struct qp_weight *pub, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros, struct qp_err *err)
 {
     const struct qp_weight_impl *w = pub->impl;
-    if (w->store && w->store->by_row)
-        w->store->kind->read_codes(w->store, row0, n, codes, scales, zeros);
+    if (!w->store || !w->store->by_row)
+        return qp_err_set(err, QP_E_INTERNAL, "'%s' has no codes by row", pub->name);
+    return qp_store_read_codes(w->store, row0, n, codes, scales, zeros, err);
 }
 
 int qp_weight_read_rows(const struct qp_weight *pub, int64_t row0, int64_t n, float *dst, struct qp_err *err)

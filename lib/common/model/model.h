@@ -128,7 +128,7 @@ size_t qp_model_n_weights(const struct qp_model *m);
 const struct qp_weight *qp_model_weight_at(const struct qp_model *m, size_t i);
 
 /* Rows [row0, row0 + n) decoded to float32, dst [n, cols] row-major. Block formats decode exactly as their publishers do. Thread-safe.
- * NaN or infinite weights are decoded as they are; the engine checks. */
+ * NaN or infinite weights that are dense are decoded as they are, and the engine checks; codes that stand for none are QP_E_INPUT. */
 int qp_weight_read_rows(const struct qp_weight *w, int64_t row0, int64_t n, float *dst, struct qp_err *err) QP_MUST_USE;
 
 /* ---- codes: what kernels pack. w[r,i] = scale[r,g] * (code[r,i] - zero[r,g]), or scale[r,g] * table[code[r,i]]; g = g_idx ? g_idx[i] : i / group_size ---- */
@@ -143,8 +143,9 @@ struct qp_codes {
     double outlier_threshold; /* LLM.int8(): activation columns with |x| at or above it are multiplied in 16 bit; 0: none */
 };
 void qp_weight_codes(const struct qp_weight *w, struct qp_codes *out);
-/* Rows [row0, row0 + n): codes [n, cols], or NULL when scales and zeros are enough; scales and zeros [n, n_groups] (zeros: QP_CODES_INT only, else untouched). kind must not be QP_CODES_NONE. Thread-safe. */
-void qp_weight_read_codes(const struct qp_weight *w, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros);
+/* Rows [row0, row0 + n): codes [n, cols], or NULL when scales and zeros are enough; scales and zeros [n, n_groups] (zeros: QP_CODES_INT only, else untouched). kind must not be QP_CODES_NONE.
+ * QP_E_INPUT where a code stands for no number (NaN and infinities of 8-bit floating point). Thread-safe. */
+int qp_weight_read_codes(const struct qp_weight *w, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros, struct qp_err *err) QP_MUST_USE;
 
 /* The model's tokenizer: tokenizer.json of the directory, or the GGUF's metadata. Caller frees with qp_tokenizer_free. */
 int qp_model_tokenizer(const struct qp_model *m, struct qp_tokenizer **out, struct qp_err *err) QP_MUST_USE;

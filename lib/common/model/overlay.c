@@ -89,7 +89,7 @@ int qp_model_set_parts(struct qp_model *m, const char *name, const struct qp_ten
     struct qp_weight_impl *w = qp_model_find(m, name);
     if (!w)
         return qp_err_set(err, QP_E_INPUT, "the model has no weight '%s'", name);
-    int r = qp_store_open(&store, name, w->pub.rows, w->pub.cols, find_part, &p, &c, true, err);
+    int r = qp_store_open(&store, w->pub.name, w->pub.rows, w->pub.cols, find_part, &p, &c, true, err);
     if (r <= 0)
         return r < 0 ? r : qp_err_set(err, QP_E_INPUT, "'%s': its tensors are no quantized layer", name);
     if (!replace(m, name, w->pub.rows, w->pub.cols, err)) {

@@ -13,6 +13,7 @@
 #define MAX_SHARDS 4096
 
 struct shard {
+    char *path;
     struct qp_map map;
     json_t *header; /* owns the names */
 };
@@ -171,7 +172,7 @@ static int parse_shard(struct qp_safetensors *st, const char *file, const uint8_
 static int open_shard(struct qp_safetensors *st, const char *path, struct qp_err *err)
 {
     struct shard *s = &st->shards[st->n_shards++];
-    if (qp_map_open(&s->map, path, err))
+    if (!(s->path = qp_strdup(path, err)) || qp_map_open(&s->map, path, err))
         return err->code;
     return parse_shard(st, path, s->map.data, s->map.bytes, s, err);
 }
@@ -290,6 +291,7 @@ void qp_safetensors_close(struct qp_safetensors *st)
     if (!st)
         return;
     for (size_t i = 0; i < st->n_shards; i++) {
+        qp_free(st->shards[i].path);
         qp_map_close(&st->shards[i].map);
         json_decref(st->shards[i].header);
     }
@@ -319,4 +321,14 @@ const struct qp_tensor *qp_safetensors_find(const struct qp_safetensors *st, con
 {
     struct qp_tensor key = {.name = name};
     return st->n ? bsearch(&key, st->tensors, st->n, sizeof key, by_name) : NULL;
+}
+
+const char *qp_safetensors_file(const struct qp_safetensors *st, const struct qp_tensor *t)
+{
+    for (size_t i = 0; i < st->n_shards; i++) {
+        const struct shard *s = &st->shards[i];
+        if ((const uint8_t *)t->data >= s->map.data && (const uint8_t *)t->data < s->map.data + s->map.bytes)
+            return s->path;
+    }
+    return NULL;
 }

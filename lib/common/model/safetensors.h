@@ -17,6 +17,8 @@ void qp_safetensors_drop_pages(const struct qp_safetensors *st); /* see qp_map_d
 size_t qp_safetensors_count(const struct qp_safetensors *st);
 const struct qp_tensor *qp_safetensors_at(const struct qp_safetensors *st, size_t i);
 const struct qp_tensor *qp_safetensors_find(const struct qp_safetensors *st, const char *name); /* NULL: none */
+/* The file that holds a tensor of st's which is not empty; NULL over memory. */
+const char *qp_safetensors_file(const struct qp_safetensors *st, const struct qp_tensor *t);
 
 /* The format's own name of a dtype ("F16"), NULL when it has none. */
 const char *qp_safetensors_dtype(enum qp_dtype dtype);

@@ -76,6 +76,7 @@ int qp_store_open(struct qp_store **out, const char *name, int64_t rows, int64_t
     struct qp_store *s = qp_zalloc(sizeof *s, name, err);
     if (!s)
         return QP_E_RESOURCE;
+    s->name = name;
     s->rows = rows;
     s->cols = cols;
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
@@ -121,6 +122,29 @@ static void decode_row(const struct qp_store *s, const uint8_t *codes, const flo
     }
 }
 
+/* Looked for where codes are read anyway, in a slice that is in the cache: a pass over the file when it is opened would double what opening costs. */
+static int check_codes(const struct qp_store *s, int64_t row0, int64_t n, const uint8_t *codes, struct qp_err *err)
+{
+    unsigned most = 0;
+    for (int64_t i = 0; i < n * s->cols; i++) {
+        unsigned magnitude = codes[i] & 127u;
+        most = magnitude > most ? magnitude : most;
+    }
+    if (most < s->nan_from)
+        return 0;
+    int64_t i = 0;
+    while ((codes[i] & 127u) < s->nan_from)
+        i++;
+    return qp_err_set(err, QP_E_INPUT, "%s%s%stensor '%s' holds the code 0x%02x (row %" PRId64 ", input %" PRId64 "), which is %s", s->file ? "'" : "", s->file ? s->file : "",
+                      s->file ? "': " : "", s->name, codes[i], row0 + i / s->cols, i % s->cols, isnan(s->table[codes[i]]) ? "NaN" : "infinite");
+}
+
+int qp_store_read_codes(const struct qp_store *s, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros, struct qp_err *err)
+{
+    s->kind->read_codes(s, row0, n, codes, scales, zeros);
+    return codes && s->nan_from ? check_codes(s, row0, n, codes, err) : 0;
+}
+
 int qp_store_read_rows(const struct qp_store *s, int64_t row0, int64_t n, float *dst, struct qp_err *err)
 {
     if (!s->by_row) {
@@ -132,14 +156,15 @@ int qp_store_read_rows(const struct qp_store *s, int64_t row0, int64_t n, float 
     float *scales = (float *)(void *)(codes + codes_bytes), *zeros = scales + ROWS_AT_ONCE * s->n_groups;
     if (!codes)
         return QP_E_RESOURCE;
-    for (int64_t at = 0; at < n; at += ROWS_AT_ONCE) {
+    int bad = 0;
+    for (int64_t at = 0; at < n && !bad; at += ROWS_AT_ONCE) {
         int64_t some = n - at < ROWS_AT_ONCE ? n - at : ROWS_AT_ONCE;
-        s->kind->read_codes(s, row0 + at, some, codes, scales, zeros);
-        for (int64_t r = 0; r < some; r++)
+        bad = qp_store_read_codes(s, row0 + at, some, codes, scales, zeros, err);
+        for (int64_t r = 0; r < some && !bad; r++)
             decode_row(s, codes + r * s->cols, scales + r * s->n_groups, zeros + r * s->n_groups, dst + (at + r) * s->cols);
     }
     qp_free(codes);
-    return 0;
+    return bad;
 }
 
 void qp_store_hash(const struct qp_store *s, struct qp_xxh64 *h)

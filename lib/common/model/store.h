@@ -16,11 +16,13 @@ struct qp_store_kind;
 
 struct qp_store {
     const struct qp_store_kind *kind;
+    const char *name, *file;   /* for messages; borrowed. file NULL: not from one */
     int64_t rows, cols;
     int bits;
     int64_t group_size, n_groups;
     int32_t *order;            /* group of each input, owned; NULL: i / group_size */
     const float *table;        /* values of codes; NULL: integers with a zero point */
+    unsigned nan_from;         /* codes whose low 7 bits reach it are NaN or infinite (8-bit floating point); 0: none are */
     bool by_row;               /* scales belong to one row and group: there are codes */
     double outlier_threshold;
     int64_t stored_bits;       /* codes, scales, zero points */
@@ -58,13 +60,15 @@ extern const struct qp_store_kind qp_store_gptq, qp_store_awq, qp_store_bnb4, qp
 /* The tensor that stands in place of "weight" under the layer's name, or NULL. */
 typedef const struct qp_tensor *qp_part_fn(void *ctx, const char *part);
 
-/* 1: *out is the layer `name`; 0: no storage has tensors of these names. copy: the tensors are copied, else borrowed. */
+/* 1: *out is the layer `name`, which is borrowed; 0: no storage has tensors of these names. copy: the tensors are copied, else borrowed. */
 int qp_store_open(struct qp_store **out, const char *name, int64_t rows, int64_t cols, qp_part_fn *find, void *ctx, const struct qp_quant_config *c, bool copy,
                   struct qp_err *err) QP_MUST_USE;
 /* 1: the tensors make a layer; 0: some are still to come, or none belongs to a storage. */
 int qp_store_is_whole(qp_part_fn *find, void *ctx);
 void qp_store_free(struct qp_store *s);
 void qp_store_codes(const struct qp_store *s, struct qp_codes *out);
+/* Rows [row0, row0 + n), as qp_weight_read_codes. Codes that stand for no number are QP_E_INPUT. */
+int qp_store_read_codes(const struct qp_store *s, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros, struct qp_err *err) QP_MUST_USE;
 int qp_store_read_rows(const struct qp_store *s, int64_t row0, int64_t n, float *dst, struct qp_err *err) QP_MUST_USE;
 void qp_store_hash(const struct qp_store *s, struct qp_xxh64 *h);
 

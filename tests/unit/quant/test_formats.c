@@ -229,10 +229,50 @@ static void test_damage(void **in)
     }
 }
 
+/* Every code of 8-bit floating point that is no number is refused where it is read, named with its place; the greatest that are numbers are not. */
+static void test_not_numbers(void **in)
+{
+    (void)in;
+    static const struct {
+        const char *format;
+        uint8_t code;
+        const char *why;
+    } cases[] = {
+        {"fp8", 0x7e, NULL},  {"fp8", 0xfe, NULL},  {"fp8", 0x7f, "0x7f (row 19, input 77), which is NaN"}, {"fp8", 0xff, "0xff (row 19, input 77), which is NaN"},
+        {"e5m2", 0x7b, NULL}, {"e5m2", 0xfb, NULL}, {"e5m2", 0x7c, "0x7c (row 19, input 77), which is infinite"}, {"e5m2", 0xfc, "which is infinite"},
+        {"e5m2", 0x7d, "which is NaN"}, {"e5m2", 0xff, "which is NaN"},
+    };
+    float w[ROWS * COLS];
+    struct qp_exec ex = {0};
+    make_weights(w);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct qp_err err = {0};
+        struct qp_format f;
+        struct qp_qweight q;
+        struct qp_parts p;
+        struct qp_store *s;
+        const struct qp_quant_config c = {.method = QP_QUANT_ANY, .mixed = true};
+        assert_int_equal(qp_format_parse(&f, cases[i].format, &err), 0);
+        assert_int_equal(qp_qweight_quantize(&q, &f, w, ROWS, COLS, &ex, &err), 0);
+        assert_int_equal(qp_pack(qp_stream_packing(&f), &f, ROWS, COLS, &q, &p, &err), 0);
+        memset((char *)(uintptr_t)find(&p, "weight")->data + 19 * COLS + 77, cases[i].code, 1);
+        assert_int_equal(qp_store_open(&s, "m.weight", ROWS, COLS, find, &p, &c, true, &err), 1);
+        assert_int_equal(qp_store_read_rows(s, 0, 19, w, &err), 0);
+        int r = qp_store_read_rows(s, 0, ROWS, w, &err);
+        if (cases[i].why ? r != QP_E_INPUT || !strstr(err.text, "tensor 'm.weight' holds the code") || !strstr(err.text, cases[i].why) : r != 0)
+            fail_msg("%s, case %zu: %d '%s'", cases[i].format, i, r, err.text);
+        make_weights(w);
+        qp_store_free(s);
+        qp_parts_release(&p);
+        qp_qweight_release(&q);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bitsandbytes), cmocka_unit_test(test_maps), cmocka_unit_test(test_mean), cmocka_unit_test(test_names), cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_bitsandbytes), cmocka_unit_test(test_maps),   cmocka_unit_test(test_mean),
+        cmocka_unit_test(test_names),        cmocka_unit_test(test_damage), cmocka_unit_test(test_not_numbers),
     };
     return cmocka_run_group_tests_name("quant/formats", tests, setup, teardown);
 }

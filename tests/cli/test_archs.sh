@@ -26,6 +26,27 @@ for model in "$golden"/*/; do
     done
 done
 
+# GPT-2's Conv1D: what loads them holds them, what does not is refused before the work.
+gpt2() { qquant -q --model "$T/gpt2" --group-size 8 "$@"; }
+for how in "rtn --format gptq" "rtn --format gptq_v2 --asym" "nf4" "int8" "fp4 --double-quant" "nf4 --keep *.c_attn=fp16"; do
+    rm -rf "$T/dir"
+    # shellcheck disable=SC2086
+    set -f && gpt2 --method $how >"$T/inline.qp" && gpt2 --method $how -o "$T/dir" >/dev/null
+    set +f
+    want=$(ppl <"$T/inline.qp" | value '"metric":"ppl/')
+    [ -n "$want" ] && [ "$want" = "$(ppl --model "$T/dir" | value '"metric":"ppl/')" ] && ok "gpt2: $how holds what the pipe carries" || not_ok "gpt2: $how holds what the pipe carries"
+done
+rm -rf "$T/dir"
+for how in "rtn --format awq" "rtn --format compressed-tensors" "int8 --format compressed-tensors" "fp8"; do
+    # shellcheck disable=SC2086
+    status "gpt2: $how is refused" 3 gpt2 --method $how -o "$T/dir"
+    says "and says what holds it" "^qquant: 'transformer.h.0.attn.c_attn.weight' as a (awq|compressed-tensors) checkpoint: the layer is a Conv1D, .*; gptq and gptq_v2 hold integer grids of it, bnb holds nf4, fp4 and int8$"
+    # shellcheck disable=SC2086
+    status "gpt2: $how: --plan says so" 3 gpt2 --method $how --plan -o "$T/dir"
+    [ "$(grep -c "the layer is a Conv1D" "$T/err")" = 8 ] && ok "of each layer" || not_ok "of each layer"
+    [ -z "$(ls -d "$T"/dir* 2>/dev/null)" ] && ok "and nothing is left" || not_ok "and nothing is left"
+done
+
 # Experts: 16 tokens are too few for some of them, and that is said: in their records, in warnings, in one line at the end.
 qcalib -q --model "$T/qwen2-moe" --general "$data/general.txt" --samples 1 --seq-len 16 >"$T/few.qp"
 few() { qquant "$@" --bits 8 --group-size 8 <"$T/few.qp" >"$T/few-out.qp"; }

@@ -41,15 +41,15 @@ static int declare_dense(struct qp_checkpoint *ck, struct qp_ck_slot *s, struct 
     return declare(ck, w->name, NULL, &t, err);
 }
 
-static int declare_layer(struct qp_checkpoint *ck, struct qp_ck_slot *s, const struct qp_format *f, struct qp_err *err)
+static int declare_layer(struct qp_checkpoint *ck, struct qp_ck_slot *s, size_t i, struct qp_err *err)
 {
     struct qp_parts parts;
-    if (qp_pack(ck->o.layout->packing(&ck->o.quant), f, s->w->rows, s->w->cols, NULL, &parts, err))
+    if (qp_layout_declare(ck->o.layout, &ck->o.quant, ck->m, i, &parts, err))
         return qp_err_context(err, "'%s' as a %s checkpoint", s->w->name, ck->o.layout->name);
     s->first = ck->n_decl;
     s->n = parts.n;
-    for (size_t i = 0; i < parts.n; i++)
-        if (declare(ck, s->w->name, parts.v[i].name, &parts.v[i], err))
+    for (size_t k = 0; k < parts.n; k++)
+        if (declare(ck, s->w->name, parts.v[k].name, &parts.v[k], err))
             return err->code;
     return 0;
 }
@@ -71,7 +71,7 @@ static int declare_layers(struct qp_checkpoint *ck, struct qp_err *err)
         struct qp_ck_slot *s = qp_ck_find(ck, qp_model_linear(ck->m, i)->weight->name);
         const struct qp_format *f = qp_layout_format(&ck->o.quant, i);
         s->quantized = f->id != QP_FMT_F16 && f->id != QP_FMT_BF16;
-        if (s->quantized && declare_layer(ck, s, f, err))
+        if (s->quantized && declare_layer(ck, s, i, err))
             return err->code;
     }
     return 0;

@@ -21,6 +21,7 @@ struct qp_layout {
     /* quantization_config of config.json, a new reference; NULL: no memory. */
     struct json_t *(*config)(const struct qp_layout_options *o, const struct qp_model *m);
     const char *config_file; /* holds the same once more; NULL: none */
+    bool linear_only;        /* its loaders put quantized layers in the place of nn.Linear alone, not of Conv1D (GPT-2, weights stored transposed) */
 };
 
 extern const struct qp_layout qp_layout_gptq, qp_layout_gptq_v2, qp_layout_awq, qp_layout_bnb, qp_layout_ct;
@@ -28,6 +29,9 @@ extern const struct qp_layout qp_layout_gptq, qp_layout_gptq_v2, qp_layout_awq, 
 extern const struct qp_layout *const qp_layouts[];
 /* The one that holds a format best. */
 const struct qp_layout *qp_layout_of(const struct qp_format *f);
+
+/* The tensors, without data, that linear layer i becomes; the caller frees them with qp_parts_release. QP_E_INPUT: the layout cannot hold it, or is not loaded from. */
+int qp_layout_declare(const struct qp_layout *l, const struct qp_layout_options *o, const struct qp_model *m, size_t i, struct qp_parts *out, struct qp_err *err) QP_MUST_USE;
 
 /* The format of linear layer i. */
 static inline const struct qp_format *qp_layout_format(const struct qp_layout_options *o, size_t i)

@@ -16,4 +16,4 @@ static json_t *config(const struct qp_layout_options *o, const struct qp_model *
                      qp_layout_left_out(o, m));
 }
 
-const struct qp_layout qp_layout_awq = {.name = "awq", .packing = packing, .config = config};
+const struct qp_layout qp_layout_awq = {.name = "awq", .packing = packing, .config = config, .linear_only = true};

@@ -73,4 +73,4 @@ static json_t *config(const struct qp_layout_options *o, const struct qp_model *
                      "config_groups", all, "ignore", qp_layout_left_out(o, m), "kv_cache_scheme", "global_compression_ratio", "version", "0.19.0");
 }
 
-const struct qp_layout qp_layout_ct = {.name = "compressed-tensors", .packing = packing, .config = config};
+const struct qp_layout qp_layout_ct = {.name = "compressed-tensors", .packing = packing, .config = config, .linear_only = true};

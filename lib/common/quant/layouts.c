@@ -15,6 +15,17 @@ const struct qp_layout *qp_layout_of(const struct qp_format *f)
     }
 }
 
+int qp_layout_declare(const struct qp_layout *l, const struct qp_layout_options *o, const struct qp_model *m, size_t i, struct qp_parts *out, struct qp_err *err)
+{
+    const struct qp_weight *w = qp_model_linear(m, i)->weight;
+    int r = qp_pack(l->packing(o), qp_layout_format(o, i), w->rows, w->cols, NULL, out, err);
+    if (!r && w->transposed && l->linear_only && !qp_layout_keeps(o, i)) {
+        qp_parts_release(out);
+        r = qp_err_set(err, QP_E_INPUT, "the layer is a Conv1D, which loaders of %s leave as it is; gptq and gptq_v2 hold integer grids of it, bnb holds nf4, fp4 and int8", l->name);
+    }
+    return r;
+}
+
 bool qp_layout_keeps(const struct qp_layout_options *o, size_t i)
 {
     enum qp_format_id id = qp_layout_format(o, i)->id;

@@ -233,17 +233,19 @@ static void activations(struct qp_plan *p, const struct qp_plan_options *o, cons
     p->state_bytes = o->resumable ? 2 * (1 + (q->drift_gain > 0)) * T * D * sizeof(float) : 0;
 }
 
-static void check_layer(struct qp_plan *p, const struct qp_plan_options *o, const struct qp_format *f, const struct qp_weight *w, qp_plan_problem_fn *fn, void *ctx)
+static void check_layer(struct qp_plan *p, const struct qp_plan_options *o, const struct qp_model *m, size_t i, qp_plan_problem_fn *fn, void *ctx)
 {
     struct qp_parts parts;
     struct qp_err why = {0};
-    if (qp_pack(o->layout ? o->layout->packing(&o->held) : qp_stream_packing(f), f, w->rows, w->cols, NULL, &parts, &why)) {
+    const struct qp_format *f = qp_quantize_format(o->quantize, i);
+    const struct qp_weight *w = qp_model_linear(m, i)->weight;
+    if (o->layout ? qp_layout_declare(o->layout, &o->held, m, i, &parts, &why) : qp_pack(qp_stream_packing(f), f, w->rows, w->cols, NULL, &parts, &why)) {
         p->problems++;
         fn(ctx, w->name, why.text);
         return;
     }
-    for (size_t i = 0; i < parts.n; i++)
-        p->result_bytes += parts.v[i].bytes;
+    for (size_t k = 0; k < parts.n; k++)
+        p->result_bytes += parts.v[k].bytes;
     qp_parts_release(&parts);
 }
 
@@ -259,7 +261,7 @@ int qp_plan_make(struct qp_plan *p, const struct qp_model *m, const struct qp_pl
     for (size_t i = 0; i < p->layers && !o->dense; i++) {
         const struct qp_linear *l = qp_model_linear(m, i);
         bool first = !before || before->layer != l->layer || before->weight->cols != l->weight->cols || before->expert != l->expert || before->role == QP_ROLE_V;
-        check_layer(p, o, qp_quantize_format(o->quantize, i), l->weight, fn, ctx);
+        check_layer(p, o, m, i, fn, ctx);
         p->seconds += layer_seconds(&rates, o, m, l, first);
         layer = most(layer, layer_bytes(o, l->weight));
         before = l;

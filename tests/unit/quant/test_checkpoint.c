@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "model/safetensors.h"
 #include "quant/checkpoint.h"
 #include "quant/gptq.h"
 
@@ -140,6 +141,113 @@ static void test_refused(void **in)
     qp_model_free(m);
 }
 
+/* Writes the whole model, each layer rounded to the format. */
+static int write_rounded(const struct qp_model *m, const char *path, const struct qp_checkpoint_options *o, struct qp_err *err)
+{
+    struct qp_checkpoint *ck;
+    struct qp_exec ex = {0};
+    int r = qp_checkpoint_open(&ck, path, m, o, err);
+    if (r)
+        return r;
+    for (size_t i = 0; i < qp_model_n_linears(m); i++) {
+        const struct qp_weight *w = qp_model_linear(m, i)->weight;
+        float *x = malloc((size_t)(w->rows * w->cols) * sizeof *x);
+        struct qp_qweight q;
+        assert_int_equal(qp_weight_read_rows(w, 0, w->rows, x, err), 0);
+        assert_int_equal(qp_qweight_quantize(&q, &o->quant.format, x, w->rows, w->cols, &ex, err), 0);
+        assert_int_equal(qp_checkpoint_add(ck, w->name, &q, NULL, 0, err), 0);
+        qp_qweight_release(&q);
+        free(x);
+    }
+    qp_exec_release(&ex);
+    return qp_checkpoint_commit(ck, err);
+}
+
+/* All tensors of `want` are in `got`, the same bytes; but quant_state is JSON, which is written with other spaces. */
+static void compare_tensors(const char *got, const char *want)
+{
+    struct qp_err err = {0};
+    struct qp_safetensors *a, *b;
+    char path[4200];
+    snprintf(path, sizeof path, "%.4000s/model.safetensors", got);
+    assert_int_equal(qp_safetensors_open(&a, path, &err), 0);
+    snprintf(path, sizeof path, "%.4000s/model.safetensors", want);
+    assert_int_equal(qp_safetensors_open(&b, path, &err), 0);
+    assert_int_equal(qp_safetensors_count(a), qp_safetensors_count(b));
+    for (size_t i = 0; i < qp_safetensors_count(b); i++) {
+        const struct qp_tensor *t = qp_safetensors_at(b, i), *ours = qp_safetensors_find(a, t->name);
+        if (!ours || ours->dtype != t->dtype || ours->ndim != t->ndim)
+            fail_msg("'%s' is missing or of another type", t->name);
+        if (strstr(t->name, "quant_state"))
+            continue;
+        if (ours->bytes != t->bytes || memcmp(ours->shape, t->shape, (size_t)t->ndim * sizeof *t->shape) || memcmp(ours->data, t->data, t->bytes))
+            fail_msg("'%s' differs", t->name);
+    }
+    qp_safetensors_close(a);
+    qp_safetensors_close(b);
+}
+
+/* GPT-2's matrices lie transposed in files (Conv1D): bitsandbytes' tensors are those of the others, [out, in], as transformers saves them. */
+static void test_gpt2_bitsandbytes(void **in)
+{
+    (void)in;
+    static const char *const names[][2] = {{"nf4-dq", "gpt2-nf4-dq"}, {"int8", "gpt2-int8"}};
+    struct qp_model *m = open_model("gpt2"), *back, *theirs;
+    const char *root = getenv("QP_ROOT");
+    for (int k = 0; k < 2; k++) {
+        struct qp_err err = {0};
+        struct qp_checkpoint_options o = {.layout = &qp_layout_bnb};
+        char path[64], want[4200];
+        snprintf(path, sizeof path, "%s/%s", folder, names[k][1]);
+        snprintf(want, sizeof want, "%.4000s/tests/golden/bnb/%s", root ? root : ".", names[k][1]);
+        assert_int_equal(qp_format_parse(&o.quant.format, names[k][0], &err), 0);
+        if (write_rounded(m, path, &o, &err) || qp_model_open(&theirs, want, &err))
+            fail_msg("%s", err.text);
+        compare_tensors(path, want);
+        back = open_model(names[k][1]);
+        for (size_t i = 0; i < qp_model_n_linears(m); i++) { /* and theirs is read as ours is */
+            const struct qp_weight *w = qp_model_weight(theirs, qp_model_linear(m, i)->weight->name);
+            float *x = malloc((size_t)(w->rows * w->cols) * sizeof *x);
+            assert_int_equal(qp_weight_read_rows(w, 0, w->rows, x, &err), 0);
+            check_values(back, w->name, x);
+            free(x);
+        }
+        qp_model_free(back);
+        qp_model_free(theirs);
+    }
+    qp_model_free(m);
+}
+
+/* Nothing loads them in these layouts, so nothing is begun. */
+static void test_gpt2_refused(void **in)
+{
+    (void)in;
+    static const struct {
+        const struct qp_layout *layout;
+        const char *format, *says;
+    } cases[] = {{&qp_layout_awq, "w4g8", "gptq and gptq_v2 hold integer grids"}, {&qp_layout_ct, "w4g8", "bnb holds nf4, fp4 and int8"}, {&qp_layout_ct, "fp8", "is a Conv1D"}};
+    struct qp_model *m = open_model("gpt2"), *llama = open_model("model");
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        struct qp_err err = {0};
+        struct qp_checkpoint_options o = {.layout = cases[k].layout};
+        char path[64];
+        snprintf(path, sizeof path, "%s/conv%zu", folder, k);
+        assert_int_equal(qp_format_parse(&o.quant.format, cases[k].format, &err), 0);
+        assert_int_equal(write_rounded(m, path, &o, &err), QP_E_INPUT);
+        if (!strstr(err.text, "'transformer.h.0.attn.c_attn.weight'") || !strstr(err.text, cases[k].says))
+            fail_msg("case %zu says '%s'", k, err.text);
+        assert_int_not_equal(access(path, F_OK), 0);
+        strcat(path, ".part");
+        assert_int_not_equal(access(path, F_OK), 0);
+        err = (struct qp_err){0};
+        snprintf(path, sizeof path, "%s/linear%zu", folder, k);
+        if (write_rounded(llama, path, &o, &err))
+            fail_msg("%s", err.text);
+    }
+    qp_model_free(m);
+    qp_model_free(llama);
+}
+
 static int setup(void **in)
 {
     (void)in;
@@ -147,7 +255,8 @@ static int setup(void **in)
     char cmd[4200];
     if (!mkdtemp(folder))
         return 1;
-    snprintf(cmd, sizeof cmd, "cd '%.4000s/tests/golden/arch' && mkdir %s/model && cp llama/* tokenizer.json %s/model/", root ? root : ".", folder, folder);
+    snprintf(cmd, sizeof cmd, "cd '%.4000s/tests/golden/arch' && mkdir %s/model %s/gpt2 && cp llama/* tokenizer.json %s/model/ && cp gpt2/* tokenizer.json %s/gpt2/", root ? root : ".",
+             folder, folder, folder, folder);
     return system(cmd);
 }
 
@@ -161,6 +270,7 @@ static int teardown(void **in)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_any_order), cmocka_unit_test(test_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_any_order), cmocka_unit_test(test_refused), cmocka_unit_test(test_gpt2_bitsandbytes),
+                                       cmocka_unit_test(test_gpt2_refused)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

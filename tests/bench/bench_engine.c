@@ -7,6 +7,7 @@
 
 #include "engine/engine.h"
 #include "limits.h"
+#include "eval/latency.h"
 #include "model/model.h"
 
 struct bench {
@@ -23,7 +24,7 @@ struct bench {
 static bool wanted(const struct bench *b, const char *what)
 {
     char line[96];
-    snprintf(line, sizeof line, "%s %s", b->compute == QP_COMPUTE_BF16 ? "bf16" : "float32", what);
+    snprintf(line, sizeof line, "%s %s", qp_compute_name(b->compute), what);
     for (int i = 0; i < b->n_words; i++)
         if (!strstr(line, b->words[i]))
             return false;
@@ -75,7 +76,7 @@ static void prefill(struct bench *b, int64_t T)
     snprintf(what, sizeof what, "prefill T=%d", (int)T);
     if (!wanted(b, what))
         return;
-    double s = forward(b, 1, T, 0, 5), limit = b->limits[b->compute == QP_COMPUTE_BF16 ? QP_LIMIT_BF16 : QP_LIMIT_F32_AVX512];
+    double s = forward(b, 1, T, 0, 5), limit = qp_machine_limits_of(b->limits, b->compute).gflops;
     line(what, s, (double)T, flops_of(c, (double)T, 0) / s, "GFLOP/s", limit);
 }
 
@@ -97,7 +98,7 @@ static void logits(struct bench *b)
         best = t < best ? t : best;
     }
     line(what, best, (double)n, 2 * (double)(n * c->d_model * c->vocab_size) / best, "GFLOP/s",
-         b->limits[b->compute == QP_COMPUTE_BF16 ? QP_LIMIT_BF16 : QP_LIMIT_F32_AVX512]);
+         qp_machine_limits_of(b->limits, b->compute).gflops);
 }
 
 static void decode(struct bench *b, int n_seq, int64_t pos0)
@@ -121,7 +122,7 @@ static void decode(struct bench *b, int n_seq, int64_t pos0)
 
 static int run(struct bench *b, struct qp_model *m, struct qp_pool *pool, const struct qp_ops *ops, struct qp_err *err)
 {
-    printf("\n%s on %s\n", b->compute == QP_COMPUTE_BF16 ? "bf16" : "float32", ops->isa);
+    printf("\n%s on %s\n", qp_compute_name(b->compute), ops->isa);
     if (qp_engine_new(&b->e, m, ops, pool, b->compute, err))
         return err->code;
     for (int i = 0; i < 64; i++)
@@ -161,8 +162,8 @@ int main(int argc, char **argv)
         return 0;
     }
     qp_limits_measure(b.limits, pool, bench_clock());
-    printf("limits on %d threads: float32 %.0f (avx512), bf16 %.0f GFLOP/s; memory read %.1f GB/s\n", qp_pool_threads(pool), b.limits[QP_LIMIT_F32_AVX512],
-           b.limits[QP_LIMIT_BF16], b.limits[QP_LIMIT_READ]);
+    printf("limits on %d threads: float32 %.0f (avx512), bf16 %.0f, int8 %.0f GFLOP/s; memory read %.1f GB/s\n", qp_pool_threads(pool), b.limits[QP_LIMIT_F32_AVX512],
+           b.limits[QP_LIMIT_BF16], b.limits[QP_LIMIT_INT8], b.limits[QP_LIMIT_READ]);
     const struct qp_model_config *c = qp_model_config(m);
     b.ids = qp_zalloc(4096 * sizeof *b.ids, "bench", &err);
     b.hidden = qp_alloc_n((size_t)(64 * 160 * c->d_model), sizeof *b.hidden, "bench", &err);
@@ -171,11 +172,11 @@ int main(int argc, char **argv)
         goto failed;
     for (int i = 0; i < 4096; i++)
         b.ids[i] = (int32_t)(i * 7919 % c->vocab_size);
-    for (b.compute = QP_COMPUTE_BF16;; b.compute = QP_COMPUTE_F32) {
+    const enum qp_compute computes[] = {QP_COMPUTE_BF16, QP_COMPUTE_INT8, QP_COMPUTE_F32};
+    for (int i = 0; i < 3; i++) {
+        b.compute = computes[i];
         if (run(&b, m, pool, &ops, &err))
             goto failed;
-        if (b.compute == QP_COMPUTE_F32)
-            break;
     }
     qp_free(b.ids), qp_free(b.hidden), qp_free(b.logits);
     qp_model_free(m);

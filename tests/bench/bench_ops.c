@@ -3,14 +3,8 @@
  *
  * Timed: the op alone, on all threads, best of several runs, operands warm in whatever cache they fit. A percentage above 100 of the read
  * bandwidth means that they did. The program ends with an error when ops.def has an op that is not timed here. */
-#include <math.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <string.h>
-
 #include "backend/ops.def"
-#include "backend/ops.h"
-#include "limits.h"
+#include "bench.h"
 #include "peers.h"
 
 static const struct row {
@@ -20,84 +14,6 @@ static const struct row {
     QP_OPS_REF(ROW) QP_OPS_AVX2(ROW) QP_OPS_AVX512(ROW) QP_OPS_AVX512_VNNI(ROW) QP_OPS_AVX512_BF16(ROW)
 #undef ROW
 };
-
-struct bench {
-    struct qp_ops ops;
-    struct qp_exec ex;
-    const char *op, *variant, *last; /* last: op of the line before */
-    double limits[QP_LIMIT_COUNT];
-    char **words;
-    int n_words;
-    bool slow; /* the reference: small shapes, one run */
-};
-
-typedef void run_fn(struct bench *b, void *arg);
-
-static bool wanted(const struct bench *b, const char *shape)
-{
-    char line[160];
-    snprintf(line, sizeof line, "%s %s %s", b->op, b->variant, shape);
-    for (int i = 0; i < b->n_words; i++)
-        if (!strstr(line, b->words[i]))
-            return false;
-    return true;
-}
-
-static double best_seconds(struct bench *b, run_fn *run, void *arg)
-{
-    double best = 1e30, start = now();
-    int reps = 0;
-    if (!b->slow)
-        run(b, arg);
-    do {
-        double t = now();
-        run(b, arg);
-        t = now() - t;
-        best = t < best ? t : best;
-    } while (!b->slow && (++reps < 5 || now() - start < 0.15) && reps < 2000);
-    return best;
-}
-
-/* work: floating-point operations, or bytes when the limit is QP_LIMIT_READ. */
-static void print_line(struct bench *b, const char *shape, double seconds, double work, int limit, double peer)
-{
-    double rate = work / seconds / 1e9;
-    if (b->last && strcmp(b->last, b->op))
-        printf("\n");
-    b->last = b->op;
-    printf("%-15s %-12s %-34s %10.1f us %8.1f %-7s", b->op, b->variant, shape, seconds * 1e6, rate, limit == QP_LIMIT_READ ? "GB/s" : "GFLOP/s");
-    if (limit && b->limits[limit] > 0)
-        printf(" %5.1f%%", 100 * rate / b->limits[limit]);
-    else
-        printf("      -");
-    if (peer > 0)
-        printf("  %5.2fx", peer / seconds);
-    printf("\n");
-    fflush(stdout);
-}
-
-static float *filled(size_t n)
-{
-    float *p = qp_alloc(n * sizeof *p, "bench", NULL);
-    if (!p) {
-        fprintf(stderr, "bench_ops: no memory\n");
-        exit(4);
-    }
-    for (size_t i = 0; i < n; i++)
-        p[i] = (float)((i * 2654435761u >> 7) % 2003) * 1e-3f - 1.f;
-    return p;
-}
-
-static int flops_limit(const struct bench *b, bool bf16)
-{
-    if (!strcmp(b->variant, "avx2"))
-        return QP_LIMIT_F32_AVX2;
-    if (!strcmp(b->variant, "avx512"))
-        return QP_LIMIT_F32_AVX512;
-    if (!strcmp(b->variant, "avx512_bf16"))
-        return bf16 ? QP_LIMIT_BF16 : QP_LIMIT_F32_AVX512;
-    return QP_LIMIT_NONE;
-}
 
 /* ---- linear ---- */
 
@@ -174,7 +90,7 @@ struct codes {
 static void run_codes(struct bench *b, void *arg)
 {
     struct codes *c = arg;
-    (c->q.outlier > 0 ? b->ops.linear_i8 : b->ops.linear_q)(&b->ex, c->y, c->q.N, c->x, c->q.K, c->packed, &c->q, c->T, false);
+    (c->q.outlier > 0 ? b->ops.linear_i8 : c->q.round_x ? b->ops.linear_q8 : b->ops.linear_q)(&b->ex, c->y, c->q.N, c->x, c->q.K, c->packed, &c->q, c->T, false);
 }
 
 static void run_codes_pack(struct bench *b, void *arg)
@@ -221,13 +137,13 @@ static void bench_codes(struct bench *b)
         int bits;
         int64_t group;
         bool zeros;
-    } kinds[] = {{"int4 g64", 4, 64, false}, {"int4 g64 zeros", 4, 64, true}, {"int4 g32", 4, 32, false}, {"int8", 8, 0, false}};
-    bool pack = strstr(b->op, "pack"), i8 = strstr(b->op, "i8");
-    for (size_t k = i8 ? 3 : 0; k < sizeof kinds / sizeof *kinds; k++)
+    } kinds[] = {{"int4 g64", 4, 64, false}, {"int4 g64 zeros", 4, 64, true}, {"int4 g32", 4, 32, false}, {"int8 g32", 8, 32, false}, {"int8", 8, 0, false}};
+    bool pack = strstr(b->op, "pack"), i8 = strstr(b->op, "i8"), q8 = !strcmp(b->op, "linear_q8");
+    for (size_t k = i8 ? 4 : 0; k < sizeof kinds / sizeof *kinds; k++)
         for (size_t i = pack ? 9 : 0; i < (pack ? 10 : sizeof shapes / sizeof *shapes); i++) {
             int64_t K = shapes[i][2], group = kinds[k].group ? kinds[k].group : K;
             struct codes c = {.T = shapes[i][0], .q = {.N = shapes[i][1], .K = K, .Kp = K, .group = group, .n_groups = K / group, .bits = kinds[k].bits, .half = true,
-                                                       .zeros = kinds[k].zeros, .affine = true, .outlier = i8 ? 0.98f : 0}};
+                                                       .zeros = kinds[k].zeros, .affine = true, .outlier = i8 ? 0.98f : 0, .round_x = q8}};
             if (!b->slow || c.T * c.q.N * K <= 16 * 3072 * 576)
                 codes_shape(b, &c, kinds[k].name, pack);
         }
@@ -434,6 +350,7 @@ static const struct {
     {"linear_f32_bytes", NULL},          {"linear_f32_pack", bench_pack},      {"linear_f32", bench_linear},
     {"linear_bf16_bytes", NULL},         {"linear_bf16_pack", bench_pack},     {"linear_bf16", bench_linear},
     {"linear_q_bytes", NULL},            {"linear_q_pack", bench_codes},       {"linear_q", bench_codes},
+    {"linear_q8", bench_codes},
     {"linear_i8_bytes", NULL},           {"linear_i8_pack", bench_codes},      {"linear_i8", bench_codes},
     {"rms_norm", bench_spans},           {"silu_mul", bench_spans},            {"add", bench_spans},
     {"layer_norm", bench_spans},         {"gelu_mul", bench_spans},            {"gelu_erf", bench_spans}, {"soft_cap", bench_spans},
@@ -487,8 +404,8 @@ int main(int argc, char **argv)
         return 4;
     }
     qp_limits_measure(b.limits, b.ex.pool, bench_clock());
-    printf("limits on %d threads: float32 %.0f (avx2), %.0f (avx512), bf16 %.0f GFLOP/s; memory read %.1f GB/s\n", qp_pool_threads(b.ex.pool),
-           b.limits[QP_LIMIT_F32_AVX2], b.limits[QP_LIMIT_F32_AVX512], b.limits[QP_LIMIT_BF16], b.limits[QP_LIMIT_READ]);
+    printf("limits on %d threads: float32 %.0f (avx2), %.0f (avx512), bf16 %.0f, int8 %.0f GFLOP/s; memory read %.1f GB/s\n", qp_pool_threads(b.ex.pool),
+           b.limits[QP_LIMIT_F32_AVX2], b.limits[QP_LIMIT_F32_AVX512], b.limits[QP_LIMIT_BF16], b.limits[QP_LIMIT_INT8], b.limits[QP_LIMIT_READ]);
     printf("columns: op, variant, shape, time, rate, share of the limit, times as fast as OpenBLAS (float32) or oneDNN (bf16)\n\n");
     for (int i = 0; i < N_BENCHES; i++)
         if (benches[i].run)

@@ -29,7 +29,7 @@ static void write_protocol(struct qp_writer *w, void *ctx, const char *task)
     qp_w_strs(w, "stop", (const char *const *)a->stop_texts, (size_t)a->stops.n);
     qp_w_i64(w, "examples", (int64_t)a->n);
     qp_w_i64(w, "cut", (int64_t)a->n_cut);
-    qp_w_str(w, "compute", a->compute_used == QP_COMPUTE_BF16 ? "bf16" : "f32");
+    qp_w_str(w, "compute", qp_compute_name(a->compute_used));
     qp_w_str(w, "kv", qp_kv_name(a->kv_used));
     if (a->shards > 1) {
         qp_w_i64(w, "shard", a->shard);

@@ -99,8 +99,7 @@ int qgen_answer(struct qgen *a, struct qp_tool_run *run)
 {
     if (qp_backend_cpu_init(&a->ops, run->backend, &run->err) || qp_pool_new(&a->pool, (int)run->threads, &run->err))
         return run->err.code;
-    bool bf16 = a->compute == COMPUTE_BF16 || (a->compute == COMPUTE_AUTO && a->ops.has_bf16);
-    a->compute_used = bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_F32;
+    a->compute_used = qp_compute_chosen(a->compute, &a->ops);
     int r = 0;
     for (size_t m = 0; m < qp_model_set_count(a->models) && !r && !qp_tool_interrupted(); m++)
         r = answer_one(a, run, m);

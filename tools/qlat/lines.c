@@ -57,8 +57,9 @@ void qlat_print(const struct qlat *a, const struct qp_latency_shape *shape, cons
 {
     char flags[QP_SWEEP_FLAGS][96];
     if (a->measure_limits)
-        fprintf(stderr, "qlat: %s  limits of this machine: matrix peak %.0f (f32), %.0f (bf16) GFLOP/s, memory read %.1f GB/s\n", a->tag,
-                qp_machine_limits_of(a->limits, QP_COMPUTE_F32).gflops, qp_machine_limits_of(a->limits, QP_COMPUTE_BF16).gflops, a->limits[QP_LIMIT_READ]);
+        fprintf(stderr, "qlat: %s  limits of this machine: matrix peak %.0f (f32), %.0f (bf16), %.0f (int8) GFLOP/s, memory read %.1f GB/s\n", a->tag,
+                qp_machine_limits_of(a->limits, QP_COMPUTE_F32).gflops, qp_machine_limits_of(a->limits, QP_COMPUTE_BF16).gflops, qp_machine_limits_of(a->limits, QP_COMPUTE_INT8).gflops,
+                a->limits[QP_LIMIT_READ]);
     for (size_t i = 0; i < a->n_models; i++)
         print_model(a, i, &out[i], shape);
     for (size_t i = 0, n = qp_sweep_flags(setting, flags); i < n; i++)

@@ -5,7 +5,6 @@
 
 static struct qlat app = {.batch_text = "1,8,32,64", .depth_text = "0", .kv_text = "auto", .new_tokens = 128, .warmup = 10, .runs = 50, .seed = 42, .measure_limits = true};
 
-static const char *const compute_names[] = {"auto", "f32", "bf16", NULL};
 
 static const struct qp_opt options[] = {
     QP_OPT_STR('m', "model", &app.model, "M", "a model (directory or .gguf) instead of a stream"),
@@ -22,7 +21,7 @@ static const struct qp_opt options[] = {
     QP_OPT_FLAG('\0', "pin", &app.pin, "tie threads to processors"),
     QP_OPT_FLAG('\0', "one-by-one", &app.one_by_one, "one model after the other, for want of memory: no paired ratios"),
     QP_OPT_FLAG('\0', "limits", &app.measure_limits, "measure the machine's own limits before each shape; on unless --no-limits"),
-    QP_OPT_ENUM('\0', "compute", &app.compute, compute_names, "TYPE", "auto: bf16 where the machine has its instructions, else f32"),
+    QP_OPT_ENUM('\0', "compute", &app.compute, qp_compute_choices, "TYPE", QP_COMPUTE_HELP),
     QP_OPT_F64('\0', "memory-limit", &app.memory_limit_mb, 0, 1e9, "MB", "address space of the process that measures a model; 0: no limit"),
     QP_OPT_INT('\0', "seed", &app.seed, 0, INT64_C(1) << 53, "N", "of the prompts' words"),
     QP_OPT_STR('\0', "llama-bench-json", &app.llama_path, "FILE", "write the runs there under llama-bench's field names, too"),

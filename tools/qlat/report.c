@@ -29,7 +29,7 @@ static void write_protocol(const struct page *p)
     qp_w_i64(w, "context_depth", p->shape->depth);
     qp_w_i64(w, "cache", p->shape->capacity);
     if (f->threads) {
-        qp_w_str(w, "compute", f->compute == QP_COMPUTE_BF16 ? "bf16" : "f32");
+        qp_w_str(w, "compute", qp_compute_name(f->compute));
         qp_w_str(w, "kv", qp_kv_name(f->kv));
         qp_w_str(w, "isa", f->isa);
         qp_w_i64(w, "threads", f->threads);
@@ -228,6 +228,7 @@ static void write_machine(const struct page *p, const struct qp_sweep_setting *t
         qp_w_f64(w, "read_gb_s", p->a->limits[QP_LIMIT_READ]);
         qp_w_f64(w, "matrix_f32_gflop_s", qp_machine_limits_of(p->a->limits, QP_COMPUTE_F32).gflops);
         qp_w_f64(w, "matrix_bf16_gflop_s", qp_machine_limits_of(p->a->limits, QP_COMPUTE_BF16).gflops);
+        qp_w_f64(w, "matrix_int8_gflop_s", qp_machine_limits_of(p->a->limits, QP_COMPUTE_INT8).gflops);
     }
     qp_w_strs(w, "flags", list, n);
     qp_w_map_end(w);

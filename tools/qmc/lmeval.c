@@ -290,7 +290,7 @@ static void add_token(json_t *root, const char *key, const struct qp_tokenizer *
 
 static void add_run(const struct qmc *a, size_t m, const struct names *n, json_t *root)
 {
-    const char *compute = a->compute_used == QP_COMPUTE_BF16 ? "bfloat16" : "float32", *id = a->m[m].entry->id;
+    const char *compute = a->compute_used == QP_COMPUTE_BF16 ? "bfloat16" : a->compute_used == QP_COMPUTE_INT8 ? "int8" : "float32", *id = a->m[m].entry->id;
     char seconds[32];
     const struct qp_model *model = a->m[m].entry->model;
     json_t *limit = a->options.limit > 0 ? json_real(a->options.limit) : json_null();

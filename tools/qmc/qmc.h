@@ -13,7 +13,6 @@
 #define QMC_MAX_TASKS 128
 #define QMC_KEY 17
 
-enum { COMPUTE_AUTO, COMPUTE_F32, COMPUTE_BF16 };
 
 struct qmc_task {
     struct qp_mc_task *t;

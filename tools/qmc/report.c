@@ -29,7 +29,7 @@ static void write_protocol(struct qp_writer *w, void *ctx, const char *name)
     if (a->limit_text)
         qp_w_str(w, "limit", a->limit_text);
     qp_w_i64(w, "max_length", a->max_length);
-    qp_w_str(w, "compute", a->compute_used == QP_COMPUTE_BF16 ? "bf16" : "f32");
+    qp_w_str(w, "compute", qp_compute_name(a->compute_used));
     qp_w_str(w, "kv", qp_kv_name(a->kv_used));
     qp_w_map_end(w);
 }

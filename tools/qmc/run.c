@@ -35,7 +35,7 @@ static int make_key(struct qmc *a, struct qp_tool_run *run, struct qmc_task *t, 
 {
     struct qp_buf text = QP_BUF_INIT;
     qp_buf_addf(&text, "qmc 1\n%s\n%s\n%s\n%lld %lld\n%s %s %s\n", a->m[m].hash, qp_tokenizer_hash(a->tok), qp_mc_task_spec(t->t)->name, (long long)a->max_length, (long long)a->seed,
-                a->compute_used == QP_COMPUTE_BF16 ? "bf16" : "f32", qp_kv_name(a->kv_used), run->backend ? run->backend : "auto");
+                qp_compute_name(a->compute_used), qp_kv_name(a->kv_used), run->backend ? run->backend : "auto");
     qp_mc_spec_describe(qp_mc_task_spec(t->t), &text);
     for (size_t i = 0; i < qp_mc_task_n_files(t->t); i++)
         qp_buf_addf(&text, "\n%s", qp_mc_task_file(t->t, i)->sha256);
@@ -52,9 +52,8 @@ int qmc_open_models(struct qmc *a, struct qp_tool_run *run)
     a->n_models = qp_model_set_count(a->models);
     if (qp_backend_cpu_init(&a->ops, run->backend, err) || qp_pool_new(&a->pool, (int)run->threads, err) || qp_model_tokenizer(qp_model_set_at(a->models, 0)->model, &a->tok, err))
         return err->code;
-    bool bf16 = a->compute == COMPUTE_BF16 || (a->compute == COMPUTE_AUTO && a->ops.has_bf16);
-    a->compute_used = bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_F32;
-    a->kv_used = a->kv ? (enum qp_kv)(a->kv - 1) : bf16 ? QP_KV_BF16 : QP_KV_F32;
+    a->compute_used = qp_compute_chosen(a->compute, &a->ops);
+    a->kv_used = a->kv ? (enum qp_kv)(a->kv - 1) : a->compute_used == QP_COMPUTE_F32 ? QP_KV_F32 : QP_KV_BF16;
     const struct qp_model_config *first = qp_model_config(qp_model_set_at(a->models, 0)->model);
     a->max_length = first->max_positions > 0 ? first->max_positions : DEFAULT_LENGTH;
     for (size_t i = 0; i < a->n_models; i++) {

@@ -19,7 +19,7 @@ static void write_protocol(const struct qppl *a, struct qp_writer *w)
     qp_w_i64(w, "tokens", (int64_t)a->ids.n);
     qp_w_i64(w, "scored", (int64_t)a->result.n);
     qp_w_i64(w, "windows", a->result.n_windows);
-    qp_w_str(w, "compute", a->compute_used == QP_COMPUTE_BF16 ? "bf16" : "f32");
+    qp_w_str(w, "compute", qp_compute_name(a->compute_used));
     qp_w_str(w, "kv", qp_kv_name(qp_engine_kv(a->engines[0])));
     if (a->shards > 1) {
         qp_w_i64(w, "shard", a->shard);

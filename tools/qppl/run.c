@@ -91,8 +91,7 @@ int qppl_open_engines(struct qppl *a, struct qp_tool_run *run)
         return run->err.code;
     if (qp_backend_cpu_init(&a->ops, run->backend, &run->err) || qp_pool_new(&a->pool, (int)run->threads, &run->err))
         return run->err.code;
-    bool bf16 = a->compute == COMPUTE_BF16 || (a->compute == COMPUTE_AUTO && a->ops.has_bf16);
-    a->compute_used = bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_F32;
+    a->compute_used = qp_compute_chosen(a->compute, &a->ops);
     size_t n = qp_model_set_count(a->models);
     qp_progress_begin(run->progress, "loading", "models", (int64_t)n);
     for (size_t i = 0; i < n; i++) {

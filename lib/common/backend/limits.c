@@ -30,7 +30,7 @@
             SUMS(STEP)                                                                               \
         }                                                                                            \
         SUMS(SUM)                                                                              \
-        ((volatile float *)arg)[thread] = total[0];                                                  \
+        ((volatile float *)arg)[thread] = (float)total[0];                                                \
     }
 #define TWENTY_FOUR(X) TWELVE(X) TWELVE_MORE(X)
 
@@ -42,6 +42,10 @@ LOOP(limit_avx512, "avx512f", __m512, _mm512_setzero_ps(), TWENTY_FOUR, FMA512)
 #ifdef QP_ISA_avx512_bf16
 #define DOT512(s) s = _mm512_dpbf16_ps(s, (__m512bh)z, (__m512bh)z); __asm__ volatile("" : "+v"(s));
 LOOP(limit_bf16, "avx512f,avx512bf16", __m512, _mm512_setzero_ps(), TWENTY_FOUR, DOT512)
+#endif
+#ifdef QP_ISA_avx512_vnni
+#define BYTES512(s) s = _mm512_dpbusd_epi32(s, z, z); __asm__ volatile("" : "+v"(s));
+LOOP(limit_int8, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), TWENTY_FOUR, BYTES512)
 #endif
 #endif
 
@@ -100,6 +104,10 @@ void qp_limits_measure(double out[QP_LIMIT_COUNT], struct qp_pool *pool, clockid
 #ifdef QP_ISA_avx512_bf16
     if (__builtin_cpu_supports("avx512bf16"))
         out[QP_LIMIT_BF16] = best_rate(pool, clock, limit_bf16, sink, 2 * steps * 64);
+#endif
+#ifdef QP_ISA_avx512_vnni
+    if (__builtin_cpu_supports("avx512vnni"))
+        out[QP_LIMIT_INT8] = best_rate(pool, clock, limit_int8, sink, 2 * steps * 128);
 #endif
 #endif
     struct limit_read r = {.data = qp_zalloc(BYTES, "read bandwidth", NULL)};

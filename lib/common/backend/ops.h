@@ -20,7 +20,8 @@
 #include "base/pool.h"
 #include "base/spool.h"
 
-enum qp_compute { QP_COMPUTE_F32, QP_COMPUTE_BF16 };
+/* int8: bf16, but for weights of affine codes, whose products are linear_q8's, and the output layer, which is rounded to such codes. */
+enum qp_compute { QP_COMPUTE_F32, QP_COMPUTE_BF16, QP_COMPUTE_INT8 };
 
 /* How keys and values are kept. int8: codes with one float32 scale for each token, head and of the two. */
 enum qp_kv { QP_KV_F32, QP_KV_BF16, QP_KV_F16, QP_KV_INT8, QP_KV_COUNT };
@@ -52,6 +53,7 @@ struct qp_qmatrix {
     bool zeros;          /* false: all zero[n,g] are 0 */
     bool affine;         /* table[c] = table[0] + c */
     float outlier;       /* linear_i8 only: |x| from which on a product is in 16 bits */
+    bool round_x;        /* the user of the table chose linear_q8; ops do not look at it */
     const int32_t *perm; /* [Kp]: which of the K inputs stands there, -1: none (counts as 0). NULL: they stand as they are, Kp = K */
     const float *table;  /* [1 << bits] bfloat16 values */
 };
@@ -92,6 +94,13 @@ struct qp_ops {
                           int64_t row0, int64_t rows);
     void (*linear_q)(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, const void *packed, const struct qp_qmatrix *q, int64_t T,
                      bool accumulate);
+
+    /* Affine codes with x rounded to 8 bits in each group, as llama.cpp's kernels do in blocks of 32: c[t,k] = round(x[t,k] * (127 / m)), to nearest even, of
+     * m = max |x[t,k]| over the group's columns, and y[t,n] (+)= sum_g scale[n,g] m / 127 (sum_{k in g} c[t,k] (table[code[n,k]] - zero[n,g])); the products
+     * of codes are exact. A group of which m is below QP_Q8_LEAST counts as 0. Needs what linear_q_pack has packed, q->affine, a whole table[0] and groups of at
+     * most 65536 columns. Not for speed alone: x loses bits, so only who asks for it gets it. */
+    void (*linear_q8)(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, const void *packed, const struct qp_qmatrix *q, int64_t T,
+                      bool accumulate);
 
     /* LLM.int8(), Dettmers et al. 2022: y[t,n] (+)= scale[n] * (s[t] * sum_k round(x[t,k] / s[t]) w[n,k] + sum_{k: |x[t,k]| >= outlier} bf16(x[t,k]) w[n,k]),
      * w = code - 128; the first sum runs over the other k, in integers, and s[t] = max |x[t,k]| / 127 over them. Needs: bits 8, one group, no zeros, no perm,
@@ -174,6 +183,7 @@ int qp_backend_cpu_init(struct qp_ops *ops, const char *want, struct qp_err *err
 void *qp_exec_scratch(struct qp_exec *ex, size_t bytes);
 void qp_exec_release(struct qp_exec *ex);
 
+#define QP_Q8_LEAST 0x1p-100f
 #define QP_MAX_HEAD_DIM 256 /* attention keeps a tile of outputs on the stack */
 
 #endif

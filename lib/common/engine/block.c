@@ -42,7 +42,7 @@ static int load_bias(struct qp_block *b, const struct qp_model *m, const struct 
 }
 
 /* Linear layers that lie in one packed matrix stand side by side in the list. */
-static int load_linears(struct qp_block *b, const struct qp_model *m, bool codes, struct qp_err *err)
+static int load_linears(struct qp_block *b, const struct qp_model *m, enum qp_codes_use use, struct qp_err *err)
 {
     b->mlp.F = b->config.d_ff;
     if (qp_config_has_experts(&b->config, b->layer) && qp_moe_load(b, m, err))
@@ -53,7 +53,7 @@ static int load_linears(struct qp_block *b, const struct qp_model *m, bool codes
         struct qp_packed *p = packed_of(b, &b->linears[i], &row0);
         for (count = 0; count < QP_PACKED_PARTS && i + count < b->n_linears && packed_of(b, &b->linears[i + count], &row0) == p; count++)
             w[count] = b->linears[i + count].weight;
-        if (qp_packed_load(p, w, count, codes, b->lin, b->ops, b->ex, err))
+        if (qp_packed_load(p, w, count, use, b->lin, b->ops, b->ex, err))
             return err->code;
         for (int k = i; k < i + count; k++) {
             packed_of(b, &b->linears[k], &row0);
@@ -102,7 +102,7 @@ int qp_block_open(struct qp_block **out, const struct qp_model *m, int64_t layer
     b->linears = qp_model_linear(m, qp_model_first_linear(m, layer));
     b->n_linears = (int)(qp_model_first_linear(m, layer + 1) - qp_model_first_linear(m, layer));
     qp_rope_init(&b->rope, &b->config, qp_block_is_local(&b->config, layer));
-    if (load_norms(b, m, err) || load_linears(b, m, codes && compute == QP_COMPUTE_BF16, err)) {
+    if (load_norms(b, m, err) || load_linears(b, m, codes ? qp_codes_use_of(compute) : QP_CODES_DECODE, err)) {
         qp_block_free(b);
         return err->code;
     }

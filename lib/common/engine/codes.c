@@ -7,6 +7,7 @@
 #include "engine/internal.h"
 
 #define SLICE_CODES ((int64_t)1 << 22)
+#define ROUND_X_GROUP 256 /* one scale of x for more columns than that would round the many for the few */
 
 bool qp_codes_alike(const struct qp_codes *a, const struct qp_codes *b, int64_t K)
 {
@@ -166,7 +167,7 @@ struct qp_code_ops qp_code_ops_of(const struct qp_ops *ops, const struct qp_qmat
 {
     if (q->outlier > 0)
         return (struct qp_code_ops){ops->linear_i8_bytes, ops->linear_i8_pack, ops->linear_i8};
-    return (struct qp_code_ops){ops->linear_q_bytes, ops->linear_q_pack, ops->linear_q};
+    return (struct qp_code_ops){ops->linear_q_bytes, ops->linear_q_pack, q->round_x ? ops->linear_q8 : ops->linear_q};
 }
 
 /* LLM.int8() where the weight asks for it and the machine has it; elsewhere x stays in 16 bits as a whole. */
@@ -178,7 +179,8 @@ static void choose_int8(struct qp_qmatrix *q, const struct qp_weight *w, const s
         q->outlier = (float)c.outlier_threshold;
 }
 
-int qp_codes_pack(struct qp_packed_part *part, const struct qp_weight *const *w, int n, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err)
+int qp_codes_pack(struct qp_packed_part *part, const struct qp_weight *const *w, int n, enum qp_codes_use use, const struct qp_ops *ops, struct qp_exec *ex,
+                  struct qp_err *err)
 {
     struct qp_qmatrix *q = &part->q;
     int64_t slice = SLICE_CODES / q->K / 64 * 64 + 64;
@@ -191,6 +193,7 @@ int qp_codes_pack(struct qp_packed_part *part, const struct qp_weight *const *w,
         r = survey(part, w[i], scales, zeros, slice, err);
     if (!r)
         choose_int8(q, w[0], ops);
+    q->round_x = use == QP_CODES_INT8 && q->affine && !(q->outlier > 0) && q->group <= ROUND_X_GROUP;
     if (!r && !(part->data = qp_zalloc(qp_code_ops_of(ops, q).bytes(q), "weights", err)))
         r = QP_E_RESOURCE;
     for (int64_t i = 0, row0 = 0; !r && i < n; row0 += w[i++]->rows) {

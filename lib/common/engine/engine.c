@@ -49,7 +49,7 @@ static int load(struct qp_engine *e, struct qp_err *err)
     struct qp_linear_ops lin = qp_linear_ops_of(e->ops, e->compute);
     if (qp_norm_load(&e->final_norm, e->model, -1, QP_ROLE_FINAL_NORM, c->d_model, err))
         return err->code;
-    int r = qp_packed_load(&e->head, &head, 1, false, lin, e->ops, &e->ex, err);
+    int r = qp_packed_load_head(&e->head, head, qp_codes_use_of(e->compute), lin, e->ops, &e->ex, err);
     r = r ? r : qp_vector_load(&e->head.bias, qp_model_part(e->model, -1, QP_ROLE_HEAD, -1, true), c->vocab_size, err);
     qp_model_drop_pages(e->model);
     return r;
@@ -139,12 +139,6 @@ void qp_engine_set_kv(struct qp_engine *e, enum qp_kv kv)
 enum qp_kv qp_engine_kv(const struct qp_engine *e)
 {
     return e->kv;
-}
-
-const char *qp_kv_name(enum qp_kv kv)
-{
-    static const char *const names[QP_KV_COUNT] = {[QP_KV_F32] = "f32", [QP_KV_BF16] = "bf16", [QP_KV_F16] = "f16", [QP_KV_INT8] = "int8"};
-    return names[kv];
 }
 
 size_t qp_kv_cache_bytes(const struct qp_model_config *c, const struct qp_ops *ops, enum qp_kv kv, int64_t capacity)

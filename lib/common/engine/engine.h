@@ -18,6 +18,12 @@
 
 #define QP_ENGINE_BLOCK 2048
 
+/* An evaluator's --compute: the names of its choices, "auto" first, and what was chosen. auto: bf16 where the machine has its instructions, else f32. */
+extern const char *const qp_compute_choices[];
+#define QP_COMPUTE_HELP "auto: bf16 where the machine has its instructions, else f32; int8: activations and output layer in 8 bits for weights of integer codes"
+enum qp_compute qp_compute_chosen(int choice, const struct qp_ops *ops);
+const char *qp_compute_name(enum qp_compute compute); /* "f32", "bf16", "int8" */
+
 struct qp_engine;
 struct qp_seq;
 
@@ -37,7 +43,7 @@ size_t qp_engine_weight_bytes(const struct qp_engine *e);
 /* What the passes so far have needed beside weights and caches: activations, scratch of the ops, the rotary table. */
 size_t qp_engine_scratch_bytes(const struct qp_engine *e);
 
-/* The type of KV caches of sequences made from now on. At first bf16 for QP_COMPUTE_BF16, else f32. */
+/* The type of KV caches of sequences made from now on. At first f32 for QP_COMPUTE_F32, else bf16. */
 void qp_engine_set_kv(struct qp_engine *e, enum qp_kv kv);
 enum qp_kv qp_engine_kv(const struct qp_engine *e);
 const char *qp_kv_name(enum qp_kv kv); /* "f32", "bf16", "f16", "int8" */

@@ -21,7 +21,7 @@ struct qp_attn_ops qp_attn_ops_of(const struct qp_ops *ops, enum qp_kv kv);
 /* The cache that goes with a compute type where nothing else is asked for. */
 enum qp_kv qp_kv_default(enum qp_compute compute);
 
-/* The entries for codes of one layout: LLM.int8() where q->outlier says so. */
+/* The entries for codes of one layout: LLM.int8() where q->outlier says so, x of 8 bits where q->round_x does. */
 struct qp_code_ops {
     __typeof__(((struct qp_ops *)0)->linear_q_bytes) bytes;
     __typeof__(((struct qp_ops *)0)->linear_q_pack) pack;
@@ -50,17 +50,28 @@ struct qp_packed {
 /* y[T,N] (+)= x·Wᵀ + bias */
 void qp_packed_run(const struct qp_packed *p, struct qp_linear_ops lin, const struct qp_ops *ops, struct qp_exec *ex, float *y, const float *x, int64_t ldx,
                    int64_t T, bool accumulate);
-/* Packs n weights (n <= QP_PACKED_PARTS). codes: those stored as codes stay codes, else all are decoded, in slices, and packed for lin as one part. NaN and
- * infinities are refused. Release p after an error, too. */
-int qp_packed_load(struct qp_packed *p, const struct qp_weight *const *w, int n, bool codes, struct qp_linear_ops lin, const struct qp_ops *ops, struct qp_exec *ex,
-                   struct qp_err *err) QP_MUST_USE;
+/* What becomes of weights that are stored as codes: all are decoded, in slices, and packed as one part; they stay codes; and those that can are multiplied
+ * with x of 8 bits. */
+enum qp_codes_use { QP_CODES_DECODE, QP_CODES_KEEP, QP_CODES_INT8 };
+enum qp_codes_use qp_codes_use_of(enum qp_compute compute);
+/* Packs n weights (n <= QP_PACKED_PARTS). NaN and infinities are refused. Release p after an error, too. */
+int qp_packed_load(struct qp_packed *p, const struct qp_weight *const *w, int n, enum qp_codes_use use, struct qp_linear_ops lin, const struct qp_ops *ops,
+                   struct qp_exec *ex, struct qp_err *err) QP_MUST_USE;
+/* The output layer: as stored for QP_CODES_INT8 where that is codes for it, else rounded for it to 8 bits in groups of QP_ROUND8_GROUP columns (of scales
+ * rounded to float16, as in GGUF's Q8_0); decoded for other uses. */
+#define QP_ROUND8_GROUP 32
+int qp_packed_load_head(struct qp_packed *p, const struct qp_weight *w, enum qp_codes_use use, struct qp_linear_ops lin, const struct qp_ops *ops, struct qp_exec *ex,
+                        struct qp_err *err) QP_MUST_USE;
 size_t qp_packed_bytes(const struct qp_packed *p, struct qp_linear_ops lin, const struct qp_ops *ops);
 void qp_packed_release(struct qp_packed *p);
 /* codes.c: the layout of weights of these codes. Codes that kernels cannot take: *fits is false and nothing is owned. */
 int qp_codes_layout(struct qp_packed_part *part, const struct qp_codes *c, int64_t N, int64_t K, bool *fits, struct qp_err *err) QP_MUST_USE;
 bool qp_codes_alike(const struct qp_codes *a, const struct qp_codes *b, int64_t K);
 /* Packs the weights w[0..n) into part, whose layout is set but for q.half and q.zeros. */
-int qp_codes_pack(struct qp_packed_part *part, const struct qp_weight *const *w, int n, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err) QP_MUST_USE;
+int qp_codes_pack(struct qp_packed_part *part, const struct qp_weight *const *w, int n, enum qp_codes_use use, const struct qp_ops *ops, struct qp_exec *ex,
+                  struct qp_err *err) QP_MUST_USE;
+/* round8.c: part becomes the dense weight w rounded to codes; K a multiple of 8. */
+int qp_round8_pack(struct qp_packed_part *part, const struct qp_weight *w, const struct qp_ops *ops, struct qp_exec *ex, struct qp_err *err) QP_MUST_USE;
 
 /* Cosines and sines by position, as transformers computes them (frequencies in float32). */
 struct qp_rope {

@@ -14,7 +14,7 @@ int qp_moe_load(struct qp_block *b, const struct qp_model *m, struct qp_err *err
     for (int64_t e = 0; e < c->n_experts; e++)
         b->moe.experts[e].F = c->d_ff_expert;
     b->moe.shared.F = c->d_ff_shared;
-    return qp_packed_load(&b->moe.router, w, w[1] ? 2 : 1, false, qp_linear_ops_of(b->ops, QP_COMPUTE_F32), b->ops, b->ex, err);
+    return qp_packed_load(&b->moe.router, w, w[1] ? 2 : 1, QP_CODES_DECODE, qp_linear_ops_of(b->ops, QP_COMPUTE_F32), b->ops, b->ex, err);
 }
 
 static void release_mlp(struct qp_mlp *m)

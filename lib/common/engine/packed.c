@@ -7,28 +7,6 @@
 
 #define SLICE_FLOATS ((int64_t)1 << 20)
 
-struct qp_linear_ops qp_linear_ops_of(const struct qp_ops *o, enum qp_compute compute)
-{
-    if (compute == QP_COMPUTE_BF16)
-        return (struct qp_linear_ops){o->linear_bf16_bytes, o->linear_bf16_pack, o->linear_bf16};
-    return (struct qp_linear_ops){o->linear_f32_bytes, o->linear_f32_pack, o->linear_f32};
-}
-
-struct qp_attn_ops qp_attn_ops_of(const struct qp_ops *o, enum qp_kv kv)
-{
-    switch (kv) {
-    case QP_KV_BF16: return (struct qp_attn_ops){o->kv_bf16_bytes, o->kv_bf16_store, o->attention_bf16};
-    case QP_KV_F16: return (struct qp_attn_ops){o->kv_f16_bytes, o->kv_f16_store, o->attention_f16};
-    case QP_KV_INT8: return (struct qp_attn_ops){o->kv_int8_bytes, o->kv_int8_store, o->attention_int8};
-    default: return (struct qp_attn_ops){o->kv_f32_bytes, o->kv_f32_store, o->attention_f32};
-    }
-}
-
-enum qp_kv qp_kv_default(enum qp_compute compute)
-{
-    return compute == QP_COMPUTE_BF16 ? QP_KV_BF16 : QP_KV_F32;
-}
-
 bool qp_all_finite(const float *x, int64_t n)
 {
     float sum = 0; /* 0 * x is 0 for finite x, else NaN */
@@ -69,11 +47,11 @@ static int pack_dense(struct qp_packed_part *p, int64_t row0, const struct qp_we
 }
 
 /* The weights w[0..n) as one part. */
-static int load_part(struct qp_packed_part *p, const struct qp_weight *const *w, int n, struct qp_linear_ops lin, const struct qp_ops *ops, struct qp_exec *ex,
-                     struct qp_err *err)
+static int load_part(struct qp_packed_part *p, const struct qp_weight *const *w, int n, enum qp_codes_use use, struct qp_linear_ops lin, const struct qp_ops *ops,
+                     struct qp_exec *ex, struct qp_err *err)
 {
     if (p->codes)
-        return qp_codes_pack(p, w, n, ops, ex, err);
+        return qp_codes_pack(p, w, n, use, ops, ex, err);
     if (!(p->data = qp_zalloc(lin.bytes(p->rows, w[0]->cols), "weights", err)))
         return QP_E_RESOURCE;
     for (int64_t i = 0, row0 = 0; i < n; row0 += w[i++]->rows)
@@ -103,18 +81,34 @@ static int begin_part(struct qp_packed_part *p, const struct qp_weight *const *w
     return qp_codes_layout(p, &first, p->rows, w[0]->cols, &p->codes, err);
 }
 
-int qp_packed_load(struct qp_packed *p, const struct qp_weight *const *w, int n, bool codes, struct qp_linear_ops lin, const struct qp_ops *ops, struct qp_exec *ex,
-                   struct qp_err *err)
+int qp_packed_load(struct qp_packed *p, const struct qp_weight *const *w, int n, enum qp_codes_use use, struct qp_linear_ops lin, const struct qp_ops *ops,
+                   struct qp_exec *ex, struct qp_err *err)
 {
     *p = (struct qp_packed){.K = w[0]->cols};
     for (int i = 0, count; i < n; i += count) {
         struct qp_packed_part *part = &p->part[p->n_parts++];
         part->row0 = p->N;
-        if (begin_part(part, w + i, n - i, codes, &count, err) || load_part(part, w + i, count, lin, ops, ex, err))
+        if (begin_part(part, w + i, n - i, use != QP_CODES_DECODE, &count, err) || load_part(part, w + i, count, use, lin, ops, ex, err))
             return err->code;
         p->N += part->rows;
     }
     return 0;
+}
+
+int qp_packed_load_head(struct qp_packed *p, const struct qp_weight *w, enum qp_codes_use use, struct qp_linear_ops lin, const struct qp_ops *ops, struct qp_exec *ex,
+                        struct qp_err *err)
+{
+    struct qp_codes c;
+    qp_weight_codes(w, &c);
+    if (use != QP_CODES_INT8 || w->cols % 8)
+        return qp_packed_load(p, &w, 1, QP_CODES_DECODE, lin, ops, ex, err);
+    if (c.kind == QP_CODES_INT) {
+        if (qp_packed_load(p, &w, 1, use, lin, ops, ex, err) || (p->part[0].codes && p->part[0].q.round_x))
+            return err->code;
+        qp_packed_release(p);
+    }
+    *p = (struct qp_packed){.N = w->rows, .K = w->cols, .n_parts = 1};
+    return qp_round8_pack(&p->part[0], w, ops, ex, err);
 }
 
 size_t qp_packed_bytes(const struct qp_packed *p, struct qp_linear_ops lin, const struct qp_ops *ops)

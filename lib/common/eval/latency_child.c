@@ -44,7 +44,7 @@ static int load(struct served *s, struct qp_err *err)
         return err->code;
     if (qp_backend_cpu_init(&s->ops, o->backend, err) || qp_pool_new(&s->pool, o->threads, err) || (o->pin && qp_pool_pin(s->pool, err)))
         return err->code;
-    f->compute = o->compute >= 0 ? (enum qp_compute)o->compute : s->ops.has_bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_F32;
+    f->compute = qp_compute_chosen(o->compute, &s->ops);
     if (qp_engine_new(&s->e, m, &s->ops, s->pool, f->compute, err) || qp_model_tokenizer(m, &s->tok, err))
         return err->code;
     if (shape->kv >= 0)

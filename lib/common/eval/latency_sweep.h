@@ -24,7 +24,7 @@ struct qp_sweep_options {
     const char *prompt;   /* text of the prompt; NULL: synthetic */
     const char *backend;  /* as --backend */
     int threads;          /* 0: all */
-    int compute;          /* enum qp_compute, or -1: bf16 where the machine has its instructions */
+    int compute;          /* of qp_compute_choices */
     bool pin;             /* tie threads to processors */
     bool in_turns;        /* false: one model after the other; the runs do not pair up then */
     size_t memory_limit;  /* address space of each child, bytes; 0: none */

@@ -58,7 +58,8 @@ struct qp_work qp_latency_decode_work(const struct qp_engine *e, const struct qp
 struct qp_machine_limits qp_machine_limits_of(const double limits[QP_LIMIT_COUNT], enum qp_compute compute)
 {
     double f32 = fmax(limits[QP_LIMIT_F32_AVX512], limits[QP_LIMIT_F32_AVX2]);
-    return (struct qp_machine_limits){compute == QP_COMPUTE_BF16 ? fmax(limits[QP_LIMIT_BF16], f32) : f32, limits[QP_LIMIT_READ]};
+    double best = compute == QP_COMPUTE_F32 ? f32 : fmax(limits[QP_LIMIT_BF16], f32);
+    return (struct qp_machine_limits){compute == QP_COMPUTE_INT8 ? fmax(limits[QP_LIMIT_INT8], best) : best, limits[QP_LIMIT_READ]};
 }
 
 double qp_work_seconds(struct qp_work w, struct qp_machine_limits limits, bool *memory)

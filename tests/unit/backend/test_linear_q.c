@@ -70,6 +70,19 @@ static void matrix_free(struct matrix *m)
     qp_free(m->perm), qp_free(m->codes), qp_free(m->scales), qp_free(m->zeros), qp_free(m);
 }
 
+static bool rounded; /* linear_q8 in place of linear_q */
+
+static const char *op(void)
+{
+    return rounded ? "linear_q8" : "linear_q";
+}
+
+/* linear_q8 takes affine codes. */
+static bool takes(int kind)
+{
+    return !rounded || (kind != NF4 && kind != FP8);
+}
+
 static void run(const struct qp_ops *ops, struct qp_exec *ex, const struct matrix *m, float *y, int64_t ldy, const float *x, int64_t ldx, int64_t T, bool accumulate)
 {
     const struct qp_qmatrix *q = &m->q;
@@ -77,7 +90,7 @@ static void run(const struct qp_ops *ops, struct qp_exec *ex, const struct matri
     int64_t cut = q->N / 3; /* two pieces: packing several matrices into one */
     ops->linear_q_pack(ex, packed, q, m->codes, m->scales, q->zeros ? m->zeros : NULL, 0, cut);
     ops->linear_q_pack(ex, packed, q, m->codes + cut * q->K, m->scales + cut * q->n_groups, q->zeros ? m->zeros + cut * q->n_groups : NULL, cut, q->N - cut);
-    ops->linear_q(ex, y, ldy, x, ldx, packed, q, T, accumulate);
+    (rounded ? ops->linear_q8 : ops->linear_q)(ex, y, ldy, x, ldx, packed, q, T, accumulate);
     qp_free(packed);
 }
 
@@ -89,7 +102,7 @@ static const int64_t shapes[][4] = { /* T, N, K, group */
 static void linear_q_case(const struct qp_ops *ops, const struct qp_ops *ref, struct qp_exec *ex)
 {
     for (int kind = 0; kind < KINDS; kind++)
-        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        for (size_t i = 0; takes(kind) && i < sizeof shapes / sizeof *shapes; i++) {
             int64_t T = shapes[i][0], N = shapes[i][1], K = shapes[i][2], ldx = K + 3, ldy = N + 5;
             struct matrix *m = matrix_new((enum kind)kind, N, K, shapes[i][3], i % 2);
             float *x = values(T * ldx, 1), *y = values(T * ldy, 1), *r = values(T * ldy, 1);
@@ -97,7 +110,7 @@ static void linear_q_case(const struct qp_ops *ops, const struct qp_ops *ref, st
             for (int accumulate = 0; accumulate < 2; accumulate++) {
                 run(ref, ex, m, r, ldy, x, ldx, T, accumulate);
                 run(ops, ex, m, y, ldy, x, ldx, T, accumulate);
-                CHECK_DIFF(y, r, T * ldy, "linear_q", "%s T=%d N=%d K=%d group=%d accumulate=%d", kind_names[kind], (int)T, (int)N, (int)K, (int)shapes[i][3], accumulate);
+                CHECK_DIFF(y, r, T * ldy, op(), "%s T=%d N=%d K=%d group=%d accumulate=%d", kind_names[kind], (int)T, (int)N, (int)K, (int)shapes[i][3], accumulate);
             }
             qp_free(x), qp_free(y), qp_free(r), matrix_free(m);
         }
@@ -116,6 +129,8 @@ static void invariance_case(const struct qp_ops *ops, const struct qp_ops *ref, 
     int64_t T = 203, N = 200, K = 132;
     float *x = values(T * K, 1), *y = values(T * N, 0), *z = values(T * N, 0);
     for (int kind = 0; kind < KINDS; kind++) {
+        if (!takes(kind))
+            continue;
         struct matrix *m = matrix_new((enum kind)kind, N, K, 64, false);
         run(ops, ex, m, y, N, x, K, T, false);
         struct qp_exec other = {0};
@@ -147,7 +162,7 @@ static void special_case(const struct qp_ops *ops, const struct qp_ops *ref, str
     const float special[] = {0.f, -0.f, 1e30f, -1e30f, 1e-40f, NAN, INFINITY};
     int64_t T = 15, N = 70, K = 64;
     for (int kind = 0; kind < KINDS; kind++)
-        for (size_t i = 0; i < sizeof special / sizeof *special; i++) {
+        for (size_t i = 0; takes(kind) && i < sizeof special / sizeof *special; i++) {
             struct matrix *m = matrix_new((enum kind)kind, N, K, 32, true);
             float *x = values(T * K, 1), *y = values(T * N, 0), *r = values(T * N, 0);
             x[3 * K + 7] = special[i];
@@ -157,7 +172,7 @@ static void special_case(const struct qp_ops *ops, const struct qp_ops *ref, str
                 for (int64_t n = 0; n < N; n++)
                     assert_int_equal(isfinite(y[t * N + n]), t != 3 || isfinite(special[i]));
             if (isfinite(special[i]))
-                CHECK_DIFF(y, r, T * N, "linear_q", "%s with %g", kind_names[kind], (double)special[i]);
+                CHECK_DIFF(y, r, T * N, op(), "%s with %g", kind_names[kind], (double)special[i]);
             qp_free(x), qp_free(y), qp_free(r), matrix_free(m);
         }
 }
@@ -174,12 +189,29 @@ static void test_covered(void **s)
     check_covered("linear_q");
 }
 
+static int exact(void **s)
+{
+    (void)s;
+    rounded = false;
+    return 0;
+}
+
+static int round_x(void **s)
+{
+    (void)s;
+    rounded = true;
+    return 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear_q),
-        cmocka_unit_test(test_invariance),
-        cmocka_unit_test(test_special),
+        cmocka_unit_test_setup(test_linear_q, exact),
+        cmocka_unit_test_setup(test_invariance, exact),
+        cmocka_unit_test_setup(test_special, exact),
+        {"test_linear_q8", test_linear_q, round_x, NULL, NULL},
+        {"test_invariance_q8", test_invariance, round_x, NULL, NULL},
+        {"test_special_q8", test_special, round_x, NULL, NULL},
         cmocka_unit_test(test_covered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -24,6 +24,7 @@ while read -r name options; do
         rm -rf "$T/dir"
         # shellcheck disable=SC2086
         if quant $options --format $layout -o "$T/dir" >"$T/q.qp" 2>"$T/err"; then
+            [ "$(qcat -t model "$T/q.qp" | grep -c '"path":"[^"]*/dir","read_back_max_diff":0[,.]')" = 1 ] && ok "$name: $layout was read back" || not_ok "$name: $layout was read back"
             ppl <"$T/q.qp" >"$T/dir.qp" 2>"$T/err"
             ppl --model "$T/dir" >"$T/alone.qp" 2>>"$T/err"
             [ "$(value "$T/inline.qp" ppl/)" = "$(value "$T/dir.qp" ppl/)" ] && ok "$name: $layout holds what the pipe carries" || { not_ok "$name: $layout and the pipe differ"; sed 's/^/# /' "$T/err"; }

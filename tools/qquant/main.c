@@ -208,6 +208,14 @@ static int quantize(struct qquant *q, struct qp_tool_run *run)
     return qp_quantize_model(q->model, q->n_samples ? &cal : NULL, &q->opt, &q->ops, q->pool, on_layer, &c, &run->err);
 }
 
+static void say_done(const struct qquant *q)
+{
+    fprintf(stderr, "qquant: %s in %.1f s", q->id, now() - q->start);
+    if (q->out)
+        fprintf(stderr, ", written to %s; read back, the greatest difference is %g", q->out, q->read_back);
+    fputc('\n', stderr);
+}
+
 static int on_end(struct qp_tool_run *run, void *ctx)
 {
     struct qquant *q = ctx;
@@ -224,7 +232,7 @@ static int on_end(struct qp_tool_run *run, void *ctx)
         qquant_write_model(q, run->out); /* before its tensors; with -o after the folder is complete */
     r = r ? r : quantize(q, run);
     if (!r && q->out) {
-        r = qp_checkpoint_commit(q->dir, &run->err);
+        r = qp_checkpoint_commit(q->dir, &q->read_back, &run->err);
         q->dir = NULL;
         if (!r)
             qquant_write_model(q, run->out);
@@ -233,7 +241,7 @@ static int on_end(struct qp_tool_run *run, void *ctx)
     if (r)
         qquant_leave_checkpoint(q, run);
     if (!r && !run->quiet)
-        fprintf(stderr, "qquant: %s in %.1f s%s%s\n", q->id, now() - q->start, q->out ? ", written to " : "", q->out ? q->out : "");
+        say_done(q);
     if (!r && q->experts && (!run->quiet || q->few_experts))
         fprintf(stderr, "qquant: coverage: %lld of %lld matrices of experts quantized from calibration, %lld rounded for lack of it; fewest tokens %lld\n",
                 (long long)(q->experts - q->few_experts), (long long)q->experts, (long long)q->few_experts, (long long)q->fewest_tokens);

@@ -62,6 +62,7 @@ struct qquant {
     struct qp_spool *spool;
     struct qp_awq_options awq;
     struct qp_checkpoint *dir;
+    double read_back; /* greatest difference between what was quantized and what dir's files hold */
     struct qp_quantize_blocks blocks;
     char id[512];
     double start;

@@ -102,6 +102,7 @@ void qquant_write_model(const struct qquant *q, struct qp_writer *w)
         struct qp_err none = {0};
         char *real = qp_path_real(q->out, &none);
         qp_w_str(w, "path", real ? real : q->out);
+        qp_w_f64(w, "read_back_max_diff", q->read_back);
         qp_free(real);
     } else {
         qp_w_bool(w, "inline", true);

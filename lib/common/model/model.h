@@ -160,6 +160,8 @@ int qp_model_overlay(struct qp_model **out, struct qp_model *base, struct qp_err
 
 /* What the tensors of a quantized layer leave open. */
 struct qp_part_hints {
+    bool awq;                 /* AWQ's tensors, which bear GPTQ's names */
+    int bits;                 /* 0: as the shapes tell */
     bool zero_minus_one;      /* GPTQ: checkpoint_format "gptq", zero points less one */
     int64_t group_size;       /* of grids whose last group is shorter; 0: not known */
     double outlier_threshold; /* LLM.int8(), 8-bit rows: 0: none */
@@ -171,6 +173,12 @@ struct qp_part_hints {
 int qp_model_set_parts(struct qp_model *overlay, const char *name, const struct qp_tensor *parts, size_t n, const struct qp_part_hints *hints, struct qp_err *err) QP_MUST_USE;
 /* True when they are all that such a layer needs; false while some are to come. */
 bool qp_parts_are_whole(const struct qp_tensor *parts, size_t n);
+/* A quantized layer [rows, cols] by itself, from its tensors, which are borrowed as name is: what readers of a checkpoint make of them. */
+struct qp_store;
+int qp_store_of_parts(struct qp_store **out, const char *name, int64_t rows, int64_t cols, const struct qp_tensor *parts, size_t n, const struct qp_part_hints *hints,
+                      struct qp_err *err) QP_MUST_USE;
+int qp_store_read_rows(const struct qp_store *s, int64_t row0, int64_t n, float *dst, struct qp_err *err) QP_MUST_USE; /* as qp_weight_read_rows */
+void qp_store_free(struct qp_store *s); /* may be NULL */
 /* Replaces weight `name` by float16 or bfloat16 or float32 values; copies. */
 int qp_model_set_dense(struct qp_model *overlay, const char *name, const struct qp_tensor *t, struct qp_err *err) QP_MUST_USE;
 

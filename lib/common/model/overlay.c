@@ -80,18 +80,28 @@ bool qp_parts_are_whole(const struct qp_tensor *parts, size_t n)
     return qp_store_is_whole(find_part, &p);
 }
 
+static int open_parts(struct qp_store **out, const char *name, int64_t rows, int64_t cols, struct parts p, const struct qp_part_hints *hints, bool copy, struct qp_err *err)
+{
+    struct qp_quant_config c = {.method = hints->awq ? QP_QUANT_AWQ : QP_QUANT_ANY, .bits = hints->bits, .mixed = !hints->bits, .zero_minus_one = hints->zero_minus_one,
+                                .group_size = hints->group_size, .outlier_threshold = hints->outlier_threshold};
+    int r = qp_store_open(out, name, rows, cols, find_part, &p, &c, copy, err);
+    return r < 0 ? r : r ? 0 : qp_err_set(err, QP_E_INPUT, "'%s': its tensors are no quantized layer", name);
+}
+
+int qp_store_of_parts(struct qp_store **out, const char *name, int64_t rows, int64_t cols, const struct qp_tensor *parts, size_t n, const struct qp_part_hints *hints,
+                      struct qp_err *err)
+{
+    return open_parts(out, name, rows, cols, (struct parts){parts, n}, hints, false, err);
+}
+
 int qp_model_set_parts(struct qp_model *m, const char *name, const struct qp_tensor *parts, size_t n, const struct qp_part_hints *hints, struct qp_err *err)
 {
     struct qp_store *store;
-    struct parts p = {parts, n};
-    struct qp_quant_config c = {.method = QP_QUANT_ANY, .mixed = true, .zero_minus_one = hints->zero_minus_one, .group_size = hints->group_size,
-                                .outlier_threshold = hints->outlier_threshold};
     struct qp_weight_impl *w = qp_model_find(m, name);
     if (!w)
         return qp_err_set(err, QP_E_INPUT, "the model has no weight '%s'", name);
-    int r = qp_store_open(&store, w->pub.name, w->pub.rows, w->pub.cols, find_part, &p, &c, true, err);
-    if (r <= 0)
-        return r < 0 ? r : qp_err_set(err, QP_E_INPUT, "'%s': its tensors are no quantized layer", name);
+    if (open_parts(&store, w->pub.name, w->pub.rows, w->pub.cols, (struct parts){parts, n}, hints, true, err))
+        return err->code;
     if (!replace(m, name, w->pub.rows, w->pub.cols, err)) {
         qp_store_free(store);
         return err ? err->code : QP_E_INTERNAL;

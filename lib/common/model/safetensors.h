@@ -38,6 +38,8 @@ int qp_st_image_create(struct qp_st_image **out, const char *path, const struct 
 int qp_st_image_reopen(struct qp_st_image **out, const char *path, const struct qp_tensor *decl, size_t n, struct qp_err *err) QP_MUST_USE;
 /* Bytes [offset, offset + bytes) of tensor i of the declarations. */
 int qp_st_image_put(struct qp_st_image *im, size_t i, size_t offset, const void *data, size_t bytes, struct qp_err *err) QP_MUST_USE;
+/* What the file holds there. */
+int qp_st_image_get(const struct qp_st_image *im, size_t i, size_t offset, void *data, size_t bytes, struct qp_err *err) QP_MUST_USE;
 int qp_st_image_sync(struct qp_st_image *im, struct qp_err *err) QP_MUST_USE; /* all that was put is on the disk */
 int qp_st_image_close(struct qp_st_image *im, struct qp_err *err) QP_MUST_USE; /* frees im in any case */
 

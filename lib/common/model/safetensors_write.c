@@ -203,11 +203,31 @@ int qp_st_image_reopen(struct qp_st_image **out, const char *path, const struct 
     return open_image(out, path, decl, n, false, err);
 }
 
-int qp_st_image_put(struct qp_st_image *im, size_t i, size_t offset, const void *data, size_t bytes, struct qp_err *err)
+static int check_range(const struct qp_st_image *im, size_t i, size_t offset, size_t bytes, struct qp_err *err)
 {
     if (i >= im->n || offset > im->begin[i + 1] - im->begin[i] || bytes > im->begin[i + 1] - im->begin[i] - offset)
         return qp_err_set(err, QP_E_INTERNAL, "'%s': more data than was declared", im->path);
-    return write_at(im, data, bytes, im->begin[i] + offset, err);
+    return 0;
+}
+
+int qp_st_image_put(struct qp_st_image *im, size_t i, size_t offset, const void *data, size_t bytes, struct qp_err *err)
+{
+    return check_range(im, i, offset, bytes, err) ? QP_E_INTERNAL : write_at(im, data, bytes, im->begin[i] + offset, err);
+}
+
+int qp_st_image_get(const struct qp_st_image *im, size_t i, size_t offset, void *data, size_t bytes, struct qp_err *err)
+{
+    if (check_range(im, i, offset, bytes, err))
+        return QP_E_INTERNAL;
+    for (size_t done = 0; done < bytes;) {
+        ssize_t n = pread(im->fd, (char *)data + done, bytes - done, (off_t)(im->begin[i] + offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return qp_err_errno(err, QP_E_RESOURCE, "cannot read '%s'", im->path);
+        done += (size_t)n;
+    }
+    return 0;
 }
 
 int qp_st_image_sync(struct qp_st_image *im, struct qp_err *err)

@@ -65,11 +65,9 @@ int qp_store_open(struct qp_store **out, const char *name, int64_t rows, int64_t
                   struct qp_err *err) QP_MUST_USE;
 /* 1: the tensors make a layer; 0: some are still to come, or none belongs to a storage. */
 int qp_store_is_whole(qp_part_fn *find, void *ctx);
-void qp_store_free(struct qp_store *s);
 void qp_store_codes(const struct qp_store *s, struct qp_codes *out);
 /* Rows [row0, row0 + n), as qp_weight_read_codes. Codes that stand for no number are QP_E_INPUT. */
 int qp_store_read_codes(const struct qp_store *s, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros, struct qp_err *err) QP_MUST_USE;
-int qp_store_read_rows(const struct qp_store *s, int64_t row0, int64_t n, float *dst, struct qp_err *err) QP_MUST_USE;
 void qp_store_hash(const struct qp_store *s, struct qp_xxh64 *h);
 
 /* ---- for the storages ---- */

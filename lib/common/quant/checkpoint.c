@@ -24,15 +24,27 @@ static struct qp_ck_slot *find(const struct qp_checkpoint *ck, const char *weigh
     return NULL;
 }
 
-static int decoded_sum(uint64_t *sum, const struct qp_qweight *q, struct qp_err *err)
+/* Writes a layer's tensors, and reads them again. */
+static int put_layer(struct qp_checkpoint *ck, struct qp_ck_slot *s, const struct qp_qweight *q, struct qp_err *err)
 {
-    float *w = qp_alloc_n((size_t)(q->rows * q->cols), sizeof *w, "weights", err);
+    struct qp_parts parts;
+    if (qp_pack(ck->o.layout->packing(&ck->o.quant), &q->format, q->rows, q->cols, q, &parts, err))
+        return err->code;
+    int r = parts.n == s->n ? 0 : qp_err_set(err, QP_E_INTERNAL, "layer '%s' came in another format", s->w->name);
+    for (size_t i = 0; i < s->n && !r; i++)
+        r = qp_ck_put(ck, s->first + i, 0, parts.v[i].data, ck->decl[s->first + i].bytes, err);
+    qp_parts_release(&parts);
+    if (r)
+        return r;
+    size_t n = (size_t)(q->rows * q->cols);
+    float *w = qp_alloc_n(n, sizeof *w, "weights", err);
     if (!w)
         return QP_E_RESOURCE;
     qp_qweight_decode(q, w);
-    *sum = qp_xxh64(w, (size_t)(q->rows * q->cols) * sizeof *w);
+    s->sum = qp_xxh64(w, n * sizeof *w);
+    r = qp_ck_measure(ck, s, w, err);
     qp_free(w);
-    return 0;
+    return r;
 }
 
 /* A layer that was kept in 16 bits is a dense weight. */
@@ -52,7 +64,6 @@ static int add_kept(struct qp_checkpoint *ck, const struct qp_qweight *q, const 
 
 int qp_checkpoint_add(struct qp_checkpoint *ck, const char *weight, const struct qp_qweight *q, const void *note, size_t note_bytes, struct qp_err *err)
 {
-    struct qp_parts parts;
     if (q->format.id == QP_FMT_F16 || q->format.id == QP_FMT_BF16)
         return add_kept(ck, q, weight, note, note_bytes, err);
     struct qp_ck_slot *s = find(ck, weight, true, err);
@@ -60,12 +71,7 @@ int qp_checkpoint_add(struct qp_checkpoint *ck, const char *weight, const struct
         return err->code;
     if (s->done || q->rows != s->w->rows || q->cols != s->w->cols)
         return qp_err_set(err, QP_E_INTERNAL, "layer '%s' came %s", weight, s->done ? "twice" : "in another shape");
-    if (decoded_sum(&s->sum, q, err) || qp_pack(ck->o.layout->packing(&ck->o.quant), &q->format, q->rows, q->cols, q, &parts, err))
-        return err->code;
-    int r = parts.n == s->n ? 0 : qp_err_set(err, QP_E_INTERNAL, "layer '%s' came in another format", weight);
-    for (size_t i = 0; i < s->n && !r; i++)
-        r = qp_ck_put(ck, s->first + i, 0, parts.v[i].data, ck->decl[s->first + i].bytes, err);
-    qp_parts_release(&parts);
+    int r = put_layer(ck, s, q, err);
     r = r ? r : qp_ck_journal_slot(ck, s, note, note_bytes, err);
     s->done = !r;
     return r;
@@ -199,7 +205,7 @@ static int check_complete(const struct qp_checkpoint *ck, struct qp_err *err)
     return 0;
 }
 
-int qp_checkpoint_commit(struct qp_checkpoint *ck, struct qp_err *err)
+int qp_checkpoint_commit(struct qp_checkpoint *ck, double *max_diff, struct qp_err *err)
 {
     int r = check_complete(ck, err);
     r = r ? r : qp_ck_close_files(ck, err);
@@ -208,6 +214,8 @@ int qp_checkpoint_commit(struct qp_checkpoint *ck, struct qp_err *err)
         r = qp_err_errno(err, QP_E_RESOURCE, "cannot rename to '%s'", ck->path);
     if (!r)
         qp_sync_folder_of(ck->path);
+    if (max_diff)
+        *max_diff = ck->max_diff;
     qp_checkpoint_close(ck, false);
     return r;
 }

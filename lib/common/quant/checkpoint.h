@@ -7,7 +7,7 @@
  *         qp_checkpoint_set_dense(ck, "model.layers.0.input_layernorm.weight", v, &err); // where a weight that stays dense has changed
  *         qp_checkpoint_end_block(ck, l, NULL, 0, 0, &err);
  *     }
- *     qp_checkpoint_commit(ck, &err);
+ *     qp_checkpoint_commit(ck, NULL, &err);
  *
  * Until the commit all lies in PATH.part: files/, which becomes PATH; journal; and state-0, state-1, the residual streams behind the last block and the one
  * before it. A run that is cut off, by whatever, is gone on with behind the last block that was ended, if `setup` is the same: the data of a block is on the
@@ -36,7 +36,7 @@ int qp_checkpoint_open(struct qp_checkpoint **out, const char *path, const struc
 /* Blocks that are ended: 0 at first, more when an unfinished run was found. */
 int64_t qp_checkpoint_blocks(const struct qp_checkpoint *ck);
 const char *qp_checkpoint_part(const struct qp_checkpoint *ck); /* "PATH.part" */
-/* note: bytes of the caller's, which a run that goes on gets back. */
+/* Writes a layer, reads it from the file again and compares (QP_E_INTERNAL). note: bytes of the caller's, which a run that goes on gets back. */
 int qp_checkpoint_add(struct qp_checkpoint *ck, const char *weight, const struct qp_qweight *q, const void *note, size_t note_bytes, struct qp_err *err) QP_MUST_USE;
 /* values [rows, cols] of a weight that stays dense; float16 must hold them. */
 int qp_checkpoint_set_dense(struct qp_checkpoint *ck, const char *weight, const float *values, struct qp_err *err) QP_MUST_USE;
@@ -46,8 +46,9 @@ int qp_checkpoint_end_block(struct qp_checkpoint *ck, int64_t layer, const float
 int qp_checkpoint_load_streams(const struct qp_checkpoint *ck, float *const *streams, int n_streams, size_t n, struct qp_err *err) QP_MUST_USE;
 typedef int qp_note_fn(void *ctx, const void *note, size_t bytes);
 int qp_checkpoint_notes(const struct qp_checkpoint *ck, qp_note_fn *fn, void *ctx) QP_MUST_USE;
-/* Reads the folder back (a mismatch is QP_E_INTERNAL), renames it. Frees ck in any case. */
-int qp_checkpoint_commit(struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_USE;
+/* Reads the folder back (a mismatch is QP_E_INTERNAL), renames it. Frees ck in any case. *max_diff (NULL: not wanted): the greatest absolute difference between
+ * a quantized weight and what the files say it is, measured when it was added; 0, because another one is a failure. */
+int qp_checkpoint_commit(struct qp_checkpoint *ck, double *max_diff, struct qp_err *err) QP_MUST_USE;
 /* Frees ck (may be NULL). keep: what is done stays in PATH.part, where a later run goes on; else it is removed. */
 void qp_checkpoint_close(struct qp_checkpoint *ck, bool keep);
 

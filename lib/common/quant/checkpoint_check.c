@@ -1,8 +1,69 @@
-/* Reading a checkpoint back. */
+/* Reading a checkpoint back: each layer as soon as it is written, while what it must be is known; all of them by their checksums when the folder is whole. */
+#include <math.h>
+#include <string.h>
+
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "quant/checkpoint_internal.h"
+
+#define SLICE_FLOATS ((int64_t)1 << 20)
+
+static double greatest_difference(const float *a, const float *b, int64_t n)
+{
+    double most = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double d = fabs((double)a[i] - (double)b[i]);
+        if (!(d <= most))
+            most = isnan(d) ? INFINITY : d;
+    }
+    return most;
+}
+
+static int compare_rows(const struct qp_store *store, const struct qp_weight *w, const float *want, double *most, struct qp_err *err)
+{
+    int64_t slice = SLICE_FLOATS / w->cols > 16 ? SLICE_FLOATS / w->cols / 16 * 16 : 16;
+    slice = slice < w->rows ? slice : w->rows;
+    float *x = qp_alloc_n((size_t)(slice * w->cols), sizeof *x, w->name, err);
+    int r = x ? 0 : QP_E_RESOURCE;
+    for (int64_t at = 0; at < w->rows && !r; at += slice) {
+        int64_t n = w->rows - at < slice ? w->rows - at : slice;
+        r = qp_store_read_rows(store, at, n, x, err);
+        double d = r ? 0 : greatest_difference(x, want + at * w->cols, n * w->cols);
+        *most = d > *most ? d : *most;
+    }
+    qp_free(x);
+    return r;
+}
+
+int qp_ck_measure(struct qp_checkpoint *ck, const struct qp_ck_slot *s, const float *want, struct qp_err *err)
+{
+    struct qp_tensor parts[QP_MAX_PARTS];
+    struct qp_store *store = NULL;
+    const char *name = s->w->name;
+    size_t bytes = 0, i = (size_t)(qp_model_linear_by_name(ck->m, name) - qp_model_linear(ck->m, 0));
+    struct qp_part_hints hints = qp_layout_hints(ck->o.layout, &ck->o.quant, i);
+    double most = 0;
+    for (size_t k = 0; k < s->n; k++)
+        bytes += (ck->decl[s->first + k].bytes + 63) / 64 * 64;
+    char *data = qp_alloc(bytes, name, err), *at = data;
+    int r = data ? 0 : QP_E_RESOURCE;
+    for (size_t k = 0; k < s->n && !r; k++) {
+        parts[k] = ck->decl[s->first + k];
+        parts[k].name += strlen(name) - strlen("weight");
+        parts[k].data = at;
+        r = qp_ck_get(ck, s->first + k, at, err);
+        at += (parts[k].bytes + 63) / 64 * 64;
+    }
+    r = r ? r : qp_store_of_parts(&store, name, s->w->rows, s->w->cols, parts, s->n, &hints, err);
+    r = r ? r : compare_rows(store, s->w, want, &most, err);
+    qp_store_free(store);
+    qp_free(data);
+    if (!r && most > 0)
+        r = qp_err_set(err, QP_E_INTERNAL, "'%s' reads back differently from what was quantized, by up to %g", name, most);
+    ck->max_diff = most > ck->max_diff ? most : ck->max_diff;
+    return r;
+}
 
 static int check_layer(const struct qp_ck_slot *s, const struct qp_model *m, struct qp_err *err)
 {

@@ -148,12 +148,24 @@ int qp_ck_open_files(struct qp_checkpoint *ck, bool fresh, struct qp_err *err)
     return !r && fresh && ck->n_files > 1 ? write_index(ck, err) : r;
 }
 
-int qp_ck_put(struct qp_checkpoint *ck, size_t tensor, size_t offset, const void *data, size_t bytes, struct qp_err *err)
+static struct qp_ck_file *file_of(const struct qp_checkpoint *ck, size_t tensor)
 {
     struct qp_ck_file *f = ck->files;
     while (tensor >= f->first + f->n)
         f++;
+    return f;
+}
+
+int qp_ck_put(struct qp_checkpoint *ck, size_t tensor, size_t offset, const void *data, size_t bytes, struct qp_err *err)
+{
+    struct qp_ck_file *f = file_of(ck, tensor);
     return qp_st_image_put(f->image, tensor - f->first, offset, data, bytes, err);
+}
+
+int qp_ck_get(const struct qp_checkpoint *ck, size_t tensor, void *data, struct qp_err *err)
+{
+    struct qp_ck_file *f = file_of(ck, tensor);
+    return qp_st_image_get(f->image, tensor - f->first, 0, data, ck->decl[tensor].bytes, err);
 }
 
 int qp_ck_sync_files(struct qp_checkpoint *ck, struct qp_err *err)

@@ -31,6 +31,7 @@ struct qp_checkpoint {
     struct qp_ck_file *files;
     size_t n_files;
     struct qp_journal *journal;
+    double max_diff;          /* between what was quantized and what the files hold */
     int64_t blocks;           /* ended */
     uint64_t stream_sum[2];   /* of their streams */
     size_t n_stream;          /* floats of each */
@@ -45,6 +46,7 @@ struct qp_ck_slot *qp_ck_find(const struct qp_checkpoint *ck, const char *weight
 /* fresh: makes the files; else goes on with those that are there. */
 int qp_ck_open_files(struct qp_checkpoint *ck, bool fresh, struct qp_err *err) QP_MUST_USE;
 int qp_ck_put(struct qp_checkpoint *ck, size_t tensor, size_t offset, const void *data, size_t bytes, struct qp_err *err) QP_MUST_USE;
+int qp_ck_get(const struct qp_checkpoint *ck, size_t tensor, void *data, struct qp_err *err) QP_MUST_USE; /* all of it, as it lies in the file */
 /* A dense weight in float16: values [rows, cols], NULL: as the model has it. Sets the slot's sum. */
 int qp_ck_write_dense(struct qp_checkpoint *ck, struct qp_ck_slot *s, const float *values, struct qp_err *err) QP_MUST_USE;
 int qp_ck_sync_files(struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_USE;
@@ -60,6 +62,8 @@ int qp_ck_journal_setup(struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_US
 int qp_ck_journal_ready(struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_USE;
 int qp_ck_journal_slot(struct qp_checkpoint *ck, const struct qp_ck_slot *s, const void *note, size_t note_bytes, struct qp_err *err) QP_MUST_USE;
 
+/* Decodes a layer that was put from the file and compares it with want [rows, cols]: another value than wanted is QP_E_INTERNAL. Keeps the greatest difference. */
+int qp_ck_measure(struct qp_checkpoint *ck, const struct qp_ck_slot *s, const float *want, struct qp_err *err) QP_MUST_USE;
 /* Opens the folder as a model and compares every weight with what was put. */
 int qp_ck_read_back(const struct qp_checkpoint *ck, struct qp_err *err) QP_MUST_USE;
 

@@ -33,6 +33,9 @@ const struct qp_layout *qp_layout_of(const struct qp_format *f);
 /* The tensors, without data, that linear layer i becomes; the caller frees them with qp_parts_release. QP_E_INPUT: the layout cannot hold it, or is not loaded from. */
 int qp_layout_declare(const struct qp_layout *l, const struct qp_layout_options *o, const struct qp_model *m, size_t i, struct qp_parts *out, struct qp_err *err) QP_MUST_USE;
 
+/* What readers cannot see in layer i's tensors, but in the configuration. */
+struct qp_part_hints qp_layout_hints(const struct qp_layout *l, const struct qp_layout_options *o, size_t i);
+
 /* The format of linear layer i. */
 static inline const struct qp_format *qp_layout_format(const struct qp_layout_options *o, size_t i)
 {

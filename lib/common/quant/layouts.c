@@ -26,6 +26,14 @@ int qp_layout_declare(const struct qp_layout *l, const struct qp_layout_options 
     return r;
 }
 
+struct qp_part_hints qp_layout_hints(const struct qp_layout *l, const struct qp_layout_options *o, size_t i)
+{
+    const struct qp_format *f = qp_layout_format(o, i);
+    enum qp_packing packing = l->packing(o);
+    return (struct qp_part_hints){.awq = packing == QP_PACK_AWQ, .bits = qp_format_bits(f), .zero_minus_one = packing == QP_PACK_GPTQ_V1,
+                                  .group_size = f->id == QP_FMT_INT ? f->grid.group_size : 0};
+}
+
 bool qp_layout_keeps(const struct qp_layout_options *o, size_t i)
 {
     enum qp_format_id id = qp_layout_format(o, i)->id;

@@ -193,7 +193,7 @@ static size_t layer_bytes(const struct qp_plan_options *o, const struct qp_weigh
     size_t n = (size_t)w->cols, matrix = (size_t)w->rows * n * sizeof(float), square = n * n * sizeof(float);
     bool bf16 = o->quantize->compute == QP_COMPUTE_BF16, drift = o->quantize->drift_gain > 0;
     if (!o->n_seq)
-        return 2 * matrix; /* the weights and their codes; and decoded, to be compared */
+        return 2 * matrix + matrix / 2; /* the weights and their codes; decoded, to be compared with what the file says */
     size_t gather = square + SLICE * n * (sizeof(float) + (bf16 ? 2 : 0)), factor = 3 * square;
     size_t round = 2 * square + 4 * matrix + matrix / 4 + (drift ? square + 2 * matrix : 0); /* weights, errors, residuals and differences; codes */
     return most(most(gather, factor), round) + matrix;

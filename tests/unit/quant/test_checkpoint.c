@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,8 +87,10 @@ static void test_any_order(void **in)
             qp_qweight_release(&q);
         }
         assert_int_not_equal(access(path, F_OK), 0); /* nothing under the final name before the end */
-        if (qp_checkpoint_commit(ck, &err))
+        double diff = -1;
+        if (qp_checkpoint_commit(ck, &diff, &err))
             fail_msg("%s", err.text);
+        assert_true(diff == 0);
         back = open_model(name);
         for (size_t i = 0; i < n; i++) {
             check_values(back, qp_model_linear(m, i)->weight->name, values[i]);
@@ -125,7 +128,7 @@ static void test_refused(void **in)
     assert_int_equal(qp_checkpoint_add(ck, w->name, &q, NULL, 0, &err), 0);
     assert_int_equal(qp_checkpoint_add(ck, w->name, &q, NULL, 0, &err), QP_E_INTERNAL);
     err = (struct qp_err){0};
-    assert_int_equal(qp_checkpoint_commit(ck, &err), QP_E_INTERNAL);
+    assert_int_equal(qp_checkpoint_commit(ck, NULL, &err), QP_E_INTERNAL);
     assert_non_null(strstr(err.text, "was never added"));
     assert_int_not_equal(access(path, F_OK), 0);
     mkdir(path, 0777);
@@ -160,7 +163,7 @@ static int write_rounded(const struct qp_model *m, const char *path, const struc
         free(x);
     }
     qp_exec_release(&ex);
-    return qp_checkpoint_commit(ck, err);
+    return qp_checkpoint_commit(ck, NULL, err);
 }
 
 /* All tensors of `want` are in `got`, the same bytes; but quant_state is JSON, which is written with other spaces. */
@@ -248,6 +251,67 @@ static void test_gpt2_refused(void **in)
     qp_model_free(llama);
 }
 
+/* A layer that its tensors cannot hold (a scale that float16 does not have): the difference is measured and said when it is added. */
+static void test_read_back(void **in)
+{
+    (void)in;
+    struct qp_err err = {0};
+    struct qp_model *m = open_model("model");
+    const struct qp_weight *w = qp_model_linear(m, 0)->weight;
+    float *x = malloc((size_t)(w->rows * w->cols) * sizeof *x);
+    char path[64], says[160];
+    struct qp_qweight q;
+    snprintf(path, sizeof path, "%s/read-back", folder);
+    struct qp_checkpoint *ck = open_checkpoint(m, path, 0);
+    quantize(w, &q, x);
+    q.ints.scales[3 * q.ints.n_groups] = 0.1f; /* row 3, group 0; float16 has 0.0999755859375 */
+    double most = 0;
+    for (int i = 0; i < 8; i++)
+        most = fmax(most, fabs((double)(0.1f * ((float)q.ints.codes[3 * w->cols + i] - 8)) - (double)(0x1.998p-4f * ((float)q.ints.codes[3 * w->cols + i] - 8))));
+    assert_true(most > 2e-5);
+    snprintf(says, sizeof says, "'%s' reads back differently from what was quantized, by up to %g", w->name, most);
+    assert_int_equal(qp_checkpoint_add(ck, w->name, &q, NULL, 0, &err), QP_E_INTERNAL);
+    assert_string_equal(err.text, says);
+    qp_checkpoint_close(ck, false);
+    assert_int_not_equal(access(path, F_OK), 0);
+    qp_qweight_release(&q);
+    free(x);
+    qp_model_free(m);
+}
+
+/* A byte of the files that changes between writing and the end. */
+static void test_changed_file(void **in)
+{
+    (void)in;
+    struct qp_err err = {0};
+    struct qp_model *m = open_model("model");
+    char path[64], file[128];
+    snprintf(path, sizeof path, "%s/changed", folder);
+    struct qp_checkpoint *ck = open_checkpoint(m, path, 0);
+    for (size_t i = 0; i < qp_model_n_linears(m); i++) {
+        const struct qp_weight *w = qp_model_linear(m, i)->weight;
+        float *x = malloc((size_t)(w->rows * w->cols) * sizeof *x);
+        struct qp_qweight q;
+        quantize(w, &q, x);
+        assert_int_equal(qp_checkpoint_add(ck, w->name, &q, NULL, 0, &err), 0);
+        qp_qweight_release(&q);
+        free(x);
+    }
+    snprintf(file, sizeof file, "%s.part/files/model.safetensors", path);
+    FILE *f = fopen(file, "r+b");
+    uint64_t header;
+    assert_true(f && fread(&header, 8, 1, f) == 1);
+    fseek(f, (long)(8 + header), SEEK_SET);
+    int c = fgetc(f);
+    fseek(f, (long)(8 + header), SEEK_SET);
+    fputc(c ^ 16, f); /* a code of the first layer */
+    fclose(f);
+    assert_int_equal(qp_checkpoint_commit(ck, NULL, &err), QP_E_INTERNAL);
+    assert_non_null(strstr(err.text, "reads back differently from what was written"));
+    assert_int_not_equal(access(path, F_OK), 0);
+    qp_model_free(m);
+}
+
 static int setup(void **in)
 {
     (void)in;
@@ -271,6 +335,6 @@ static int teardown(void **in)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_any_order), cmocka_unit_test(test_refused), cmocka_unit_test(test_gpt2_bitsandbytes),
-                                       cmocka_unit_test(test_gpt2_refused)};
+                                       cmocka_unit_test(test_gpt2_refused), cmocka_unit_test(test_read_back), cmocka_unit_test(test_changed_file)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

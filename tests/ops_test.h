@@ -19,8 +19,8 @@
 #include "base/half.h"
 #include "base/mem.h"
 
-static const char *const isas[] = {"avx2", "avx512", "avx512_vnni", "avx512_bf16"};
-enum { N_ISAS = 4 };
+static const char *const isas[] = {"avx2", "avx512", "avx512_vnni", "avx512_bf16", "auto"}; /* auto: what this processor is given, which may mix them */
+enum { N_ISAS = 5 };
 
 /* ops.def as data: the limit of each variant, and whether a test has asked for it. */
 static struct row {

@@ -66,7 +66,8 @@ struct qp_device_memory {
 
 struct qp_ops {
     const char *isa;       /* best instruction set in use: "ref", "avx2", "avx512", "avx512_vnni", "avx512_bf16" */
-    bool has_bf16;         /* linear_bf16 and attention_bf16 run on bf16 instructions; without, they round inputs to bf16 and compute in float32 */
+    bool has_bf16;         /* the machine has bf16 instructions: linear_bf16 and attention_bf16 run on them where that is faster than rounding inputs to bf16 and
+                              computing in float32 */
 
     /* False and all 0 where that memory is the process's own, as on the CPU. Not an op: it computes nothing. */
     bool (*device_memory)(struct qp_device_memory *out);

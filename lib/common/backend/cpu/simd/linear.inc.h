@@ -1,4 +1,4 @@
-/* Linear layers on vectors of floats: weights in panels [N/NR][K][NR]; bf16 weights are widened as they are read. */
+/* Linear layers on vectors of floats: weights in panels [N/NR][K][NR]; bf16 weights are widened as they are read, or for many rows once, with the same sums. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,12 +9,16 @@
 DEFINE_TILE(tile_f32, float, float)
 DEFINE_TILE(tile_bf16, float, uint16_t)
 
-#define ROW_BLOCK 96 /* rows that share a panel while it is in the second-level cache */
+#define ROW_BLOCK 96   /* rows that share a panel while it is in the second-level cache */
+#define WIDE_ROWS 192  /* the same where they share the work of widening it */
+#define WIDE_K 1024    /* columns widened at a time */
+#define WIDEN_FROM 12  /* rows that are worth it */
 
 struct linear_job {
     float *y;
     const float *x, *w;
     const uint16_t *wb;
+    float *wide; /* [WIDE_K][NR] for each thread */
     int64_t ldy, ldx, T, N, K, panels;
     bool accumulate;
 };
@@ -101,6 +105,25 @@ void QP_V(linear_f32)(struct qp_exec *ex, float *y, int64_t ldy, const float *x,
     qp_pool_for(ex->pool, j.panels * ((T + ROW_BLOCK - 1) / ROW_BLOCK), 1, linear_tasks, &j);
 }
 
+/* Columns [k0, k1) of the panel in float32, then all rows; y holds the sums in between. */
+static void wide_tasks(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct linear_job *j = arg;
+    float *wide = j->wide + thread * WIDE_K * NR;
+    for (int64_t task = begin; task < end; task++) {
+        int64_t p = task % j->panels, t0 = task / j->panels * WIDE_ROWS, t1 = t0 + WIDE_ROWS < j->T ? t0 + WIDE_ROWS : j->T;
+        int64_t n = j->N - p * NR < NR ? j->N - p * NR : NR;
+        for (int64_t k0 = 0; k0 < j->K; k0 += WIDE_K) {
+            int64_t cols = j->K - k0 < WIDE_K ? j->K - k0 : WIDE_K;
+            const uint16_t *w = j->wb + (p * j->K + k0) * NR;
+            for (int64_t i = 0; i < cols * NR; i += VL)
+                v_store(wide + i, v_load_bf16(w + i));
+            for (int64_t t = t0; t < t1; t += MR)
+                tile_f32(t1 - t < MR ? (int)(t1 - t) : MR, j->y + t * j->ldy + p * NR, j->ldy, n, j->accumulate || k0, j->x + t * j->ldx + k0, j->ldx, wide, cols);
+        }
+    }
+}
+
 struct round_job {
     float *dst;
     const float *x;
@@ -120,12 +143,17 @@ void QP_V(linear_bf16)(struct qp_exec *ex, float *y, int64_t ldy, const float *x
                        int64_t K, bool accumulate)
 {
     const int64_t block = 1024;
-    float *rounded = qp_exec_scratch(ex, (size_t)(T < block ? T : block) * (size_t)K * sizeof(float));
-    for (int64_t t = 0; rounded && t < T; t += block) {
+    size_t rounded = (size_t)(T < block ? T : block) * (size_t)K;
+    float *scratch = qp_exec_scratch(ex, (rounded + (T < WIDEN_FROM ? 0 : (size_t)qp_pool_threads(ex->pool) * WIDE_K * NR)) * sizeof *scratch);
+    for (int64_t t = 0; scratch && t < T; t += block) {
         int64_t n = T - t < block ? T - t : block;
-        struct round_job r = {rounded, x + t * ldx, ldx, K};
+        struct round_job r = {scratch, x + t * ldx, ldx, K};
         qp_pool_for(ex->pool, n, 16, round_rows, &r);
-        struct linear_job j = {.y = y + t * ldy, .x = rounded, .wb = packed, .ldy = ldy, .ldx = K, .T = n, .N = N, .K = K, .panels = panels_of(N), .accumulate = accumulate};
-        qp_pool_for(ex->pool, j.panels * ((n + ROW_BLOCK - 1) / ROW_BLOCK), 1, linear_tasks, &j);
+        struct linear_job j = {.y = y + t * ldy, .x = scratch, .wb = packed, .wide = scratch + rounded, .ldy = ldy, .ldx = K, .T = n, .N = N, .K = K,
+                               .panels = panels_of(N), .accumulate = accumulate};
+        if (n < WIDEN_FROM)
+            qp_pool_for(ex->pool, j.panels * ((n + ROW_BLOCK - 1) / ROW_BLOCK), 1, linear_tasks, &j);
+        else
+            qp_pool_for(ex->pool, j.panels * ((n + WIDE_ROWS - 1) / WIDE_ROWS), 1, wide_tasks, &j);
     }
 }

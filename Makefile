@@ -8,7 +8,7 @@ include config.mk
 include rules.mk
 include pipelines/demo.mk
 
-.PHONY: all tools libs tests benches setup fetch-model data demo check check-built check-layers bench install fuzz format clean config help
+.PHONY: all tools libs tests benches setup fetch-model data demo check check-built check-layers bench interop install fuzz format clean config help
 
 all: tools ## build the tools (default)
 tools: $(addprefix $(B)/bin/,$(TOOLS))
@@ -43,6 +43,10 @@ install: setup ## copy tools and gate files under PREFIX (default /usr/local), h
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/quantpipe/gates
 	install -m 755 $(wildcard $(B)/bin/q*) $(addprefix $(B)/bin/,$(TOOLS)) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(wildcard pipelines/gates/*.json) $(DESTDIR)$(PREFIX)/share/quantpipe/gates
+
+interop: setup ## checkpoints against the peers that load and write them: ROWS='nf4 gptq' (default all), DATA=DIR, INTEROP_ENV=DIR; installs several GB into the cache
+	@$(MAKE) --no-print-directory tools
+	@B='$(B)' DATA='$(DATA)' python3 tests/interop/interop.py $(ROWS)
 
 TARGET ?= stream
 TIME ?= 60

@@ -1,5 +1,6 @@
 """Sliding-window perplexity of a checkpoint with transformers and its peers' own kernels: what qppl's is compared with (docs/INTEROP.md).
-usage: ppl.py DIR N_TOKENS TEXT.jsonl [DTYPE]    window 2048, stride 512, rows joined by two newlines; the weights are taken as the checkpoint has them"""
+usage: ppl.py DIR N_TOKENS TEXT.jsonl|TEXT.txt [DTYPE [weights]]    window 2048, stride 512, rows joined by two newlines
+The weights are taken as the checkpoint has them; "weights": and multiplied in DTYPE where the peer would round the activations too (bitsandbytes int8)"""
 import json, math, sys
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -8,19 +9,21 @@ path, n, text = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 dtype = getattr(torch, sys.argv[4] if len(sys.argv) > 4 else "float32")
 torch.set_num_threads(2)
 config = json.load(open(path + "/config.json")).get("quantization_config", {})
-kw = {}
-if config.get("quant_method") == "bitsandbytes":  # the checkpoint's compute type is for GPUs
-    from transformers import BitsAndBytesConfig
-    keep = {k: v for k, v in config.items() if k.startswith(("load_in", "bnb_4bit", "llm_int8")) and v is not None}
-    keep["bnb_4bit_compute_dtype"] = str(dtype).split(".")[1]
-    kw["quantization_config"] = BitsAndBytesConfig(**keep)
+only_weights = sys.argv[5:] == ["weights"]
 tok = AutoTokenizer.from_pretrained(path)
-if config.get("quant_method") in ("gptq", "awq"):
+if config.get("quant_method") in ("gptq", "awq"):  # GPTQModel's kernels compute in 16 bits only
+    dtype = torch.float16 if dtype == torch.float32 else dtype
     from gptqmodel import BACKEND, GPTQModel
     model = GPTQModel.load(path, device="cpu", backend=getattr(BACKEND, "GPTQ_TORCH" if config["quant_method"] == "gptq" else "AWQ_TORCH", BACKEND.AUTO), dtype=dtype).model.eval()
 else:
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **kw).eval()
-ids = tok("\n\n".join(json.loads(l)["text"] for l in open(text)), return_tensors="pt").input_ids[:, :n]
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
+    for m in model.modules():
+        if hasattr(m, "compute_dtype"):  # the checkpoint's is for GPUs
+            m.compute_dtype, m.compute_type_is_set = dtype, True
+    if only_weights:
+        model = model.dequantize().to(dtype)
+words = "\n\n".join(json.loads(l)["text"] for l in open(text)) if text.endswith(".jsonl") else open(text).read()
+ids = tok(words, return_tensors="pt").input_ids[:, :n]
 total, window, stride, prev, nll, scored = ids.size(1), 2048, 512, 0, 0.0, 0
 with torch.no_grad():
     for begin in range(0, total, stride):

@@ -25,6 +25,15 @@ done
 bytes() { field result_bytes; }
 check "a plan of w4" plan --group-size 32 && all=$(bytes)
 check "a plan with layers kept" plan --group-size 32 --keep '*.v_proj=fp16' && [ "$(bytes)" -gt "$all" ] && ok "counts their bytes: $(bytes) for $all" || not_ok "counts their bytes: $(bytes) for $all"
+less() { awk -v a="${1:-nan}" -v b="$2" 'BEGIN { exit !(a == a + 0 && a < b) }'; }
+for how in "gptq" "awq+gptq"; do
+    check "$how: a plan of all layers" plan --method $how --group-size 32 && seconds=$(field seconds) peak=$(field peak_bytes)
+    check "$how: a plan with all layers kept" plan --method $how --group-size 32 --keep '*=bf16'
+    less "$(field seconds)" "$(awk -v s="$seconds" 'BEGIN { print s / 4 }')" && ok "takes the time of the forward pass alone" || not_ok "takes the time of the forward pass alone: $(field seconds) of $seconds"
+    [ "$(field peak_bytes)" -lt "$peak" ] && ok "and less memory: $(field peak_bytes) of $peak" || not_ok "and less memory: $(field peak_bytes) of $peak"
+    check "$how: a plan with the widest inputs' layers kept" plan --method $how --group-size 32 --keep '*.down_proj=fp16' && [ "$(field peak_bytes)" -lt "$peak" ] &&
+        ok "takes less memory: $(field peak_bytes) of $peak" || not_ok "takes less memory: $(field peak_bytes) of $peak"
+done
 check "a plan by sensitivity" plan --group-size 32 --bpw 5
 grep -q "which are to differ is measured in the run itself" "$T/err" && ok "says what is not known yet" || not_ok "says what is not known yet"
 mk "$T/odd" layers=2 d=64 ff=100

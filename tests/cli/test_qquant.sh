@@ -44,6 +44,12 @@ qquant -q --group-size 32 --keep '*.0.*=w4g32-asym' -o "$T/some" <"$T/calib.qp" 
 qquant -q --group-size 32 --keep '*.v_proj=fp16' --keep 'model.layers.1.*=bf16' --keep '*.0.mlp.up_proj.weight=fp8' <"$T/calib.qp" | qcat -t layer >"$T/layers"
 [ "$(grep -c '"format":"f16".*"kept":true' "$T/layers")" = 1 ] && [ "$(grep -c '"format":"bf16".*"kept":true' "$T/layers")" = 7 ] && [ "$(grep -c '"format":"e4m3".*"kept":false' "$T/layers")" = 1 ] &&
     ok "--keep: the last that matches counts" || not_ok "--keep: the last that matches counts"
+qquant -q --group-size 32 --keep '*=bf16' <"$T/calib.qp" -o "$T/all" >"$T/q.qp" 2>"$T/err" && ! grep -q quantization_config "$T/all/config.json" && check "a checkpoint of which all layers are kept is a plain one" ppl <"$T/q.qp" ||
+    not_ok "a checkpoint of which all layers are kept is a plain one: $(cat "$T/err")"
+traces() { qquant -q --group-size 32 "$@" <"$T/calib.qp" | qcat -t layer | grep "$PATTERN" | grep -c '"hessian_trace":0[,.]'; }
+[ "$(PATTERN=down_proj traces --keep '*.down_proj=fp16')" = 2 ] && [ "$(PATTERN=_proj traces --keep '*.down_proj=fp16' --keep '*.v_proj=fp16')" = 2 ] &&
+    ok "no statistics where all layers that read the same inputs are kept" || not_ok "no statistics where all layers that read the same inputs are kept"
+[ "$(PATTERN=down_proj traces --keep '*.down_proj=fp16' --drift 0.5)" = 0 ] && ok "but with --drift, which moves them" || not_ok "but with --drift, which moves them"
 qquant -q --group-size 32 --method none --measure --measure-tokens 128 <"$T/calib.qp" >"$T/measured.qp" || not_ok "--measure"
 [ "$(qcat -t sensitivity "$T/measured.qp" | grep -c '"tokens":126,"dloss":.*"kl":')" = 14 ] && ! qcat -t model "$T/measured.qp" | grep -q quantized && ok "--measure writes a record for each layer" || not_ok "--measure writes a record for each layer"
 qquant -q --group-size 32 --measure-tokens 128 --bpw 5 <"$T/calib.qp" | qcat -t layer >"$T/once"

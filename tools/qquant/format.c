@@ -6,9 +6,17 @@ static bool is_blockwise(const struct qquant *q)
     return q->method == QQUANT_NF4 || q->method == QQUANT_FP4;
 }
 
+static bool keeps_all(const struct qquant *q)
+{
+    for (size_t i = 0; i < qp_model_n_linears(q->model); i++)
+        if (!qp_format_keeps(qp_quantize_format(&q->opt, i)))
+            return false;
+    return true;
+}
+
 const struct qp_layout *qquant_layout(const struct qquant *q)
 {
-    if (q->method == QQUANT_NONE)
+    if (q->method == QQUANT_NONE || keeps_all(q))
         return NULL;
     return q->format ? qp_layouts[q->format - 1] : qp_layout_of(&q->opt.format);
 }

@@ -202,7 +202,7 @@ static void write_report(const struct qquant *q, struct qp_writer *w, const stru
         qp_w_str(w, "reason", rep->fallback);
     if (rep->awq)
         write_awq(w, rep->awq);
-    qp_w_bool(w, "kept", layer->format.id == QP_FMT_F16 || layer->format.id == QP_FMT_BF16);
+    qp_w_bool(w, "kept", qp_format_keeps(&layer->format));
     qp_w_end(w);
 }
 

@@ -22,6 +22,9 @@
 struct qp_block;
 struct qp_pass;
 
+/* Whether two neighbouring linear layers read the same inputs, so that one stage holds them. */
+bool qp_same_stage(const struct qp_linear *a, const struct qp_linear *b);
+
 struct qp_stage {
     const struct qp_linear *linears; /* [count], borrowed from the model */
     int count;

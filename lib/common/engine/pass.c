@@ -37,6 +37,11 @@ static bool is_shared(const struct qp_linear *l)
     return l->role >= QP_ROLE_SHARED_GATE;
 }
 
+bool qp_same_stage(const struct qp_linear *a, const struct qp_linear *b)
+{
+    return a->layer == b->layer && kind_of(a) == kind_of(b) && a->expert == b->expert && is_shared(a) == is_shared(b);
+}
+
 /* Widest inputs of o and down. */
 static size_t widest(const struct qp_model_config *c)
 {
@@ -145,7 +150,7 @@ static int fill(struct qp_pass *p, int first, struct qp_stage *out, struct qp_er
     const struct qp_linear *l = &b->linears[first];
     enum kind kind = kind_of(l);
     struct qp_stage s = {.linears = l, .n = p->T, .width = l->weight->cols, .expert = l->expert};
-    while (first + s.count < b->n_linears && kind_of(l + s.count) == kind && l[s.count].expert == l->expert)
+    while (first + s.count < b->n_linears && qp_same_stage(l, l + s.count))
         s.count++;
     s.inputs = kind == READS_QKV || kind == READS_IN ? p->h : p->wide;
     s.writes_stream = kind == READS_O ? !b->post_attn.w : kind == READS_DOWN && !b->post_mlp.w && l->expert < 0 && !is_shared(l);

@@ -207,16 +207,26 @@ static int round_linears(struct run *u, const struct qp_stage *s, float *w, cons
     return r;
 }
 
+/* Where all of a stage's layers stay in 16 bits, their inputs' statistics serve nothing but the drift. */
+static bool all_kept(const struct run *u, const struct qp_stage *s)
+{
+    for (int i = 0; i < s->count; i++)
+        if (!qp_format_keeps(qp_quantize_format(u->o, (size_t)(u->done + i))))
+            return false;
+    return !u->full;
+}
+
 static int quantize_group(struct run *u, const struct group *g)
 {
     char reason[160];
     struct statistics s = {.w = qp_alloc_n((size_t)largest_linear(u->m), sizeof *s.w, "weights", u->err)};
     if (!s.w)
         return QP_E_RESOURCE;
-    if (too_few(u, &g->stage, reason)) {
-        int few = round_linears(u, &g->stage, s.w, reason);
+    bool kept = all_kept(u, &g->stage);
+    if (kept || too_few(u, &g->stage, reason)) {
+        int rounded = round_linears(u, &g->stage, s.w, kept ? NULL : reason);
         qp_free(s.w);
-        return few;
+        return rounded;
     }
     int r = qp_hessian_init(&s.hess, g->stage.inputs, g->stage.n, g->stage.width, u->o->compute, u->ops, &u->ex, u->err);
     if (r)

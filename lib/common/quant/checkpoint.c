@@ -64,7 +64,7 @@ static int add_kept(struct qp_checkpoint *ck, const struct qp_qweight *q, const 
 
 int qp_checkpoint_add(struct qp_checkpoint *ck, const char *weight, const struct qp_qweight *q, const void *note, size_t note_bytes, struct qp_err *err)
 {
-    if (q->format.id == QP_FMT_F16 || q->format.id == QP_FMT_BF16)
+    if (qp_format_keeps(&q->format))
         return add_kept(ck, q, weight, note, note_bytes, err);
     struct qp_ck_slot *s = find(ck, weight, true, err);
     if (!s)

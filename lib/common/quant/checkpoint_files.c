@@ -70,7 +70,7 @@ static int declare_layers(struct qp_checkpoint *ck, struct qp_err *err)
     for (size_t i = 0; i < qp_model_n_linears(ck->m) && ck->o.layout; i++) {
         struct qp_ck_slot *s = qp_ck_find(ck, qp_model_linear(ck->m, i)->weight->name);
         const struct qp_format *f = qp_layout_format(&ck->o.quant, i);
-        s->quantized = f->id != QP_FMT_F16 && f->id != QP_FMT_BF16;
+        s->quantized = !qp_format_keeps(f);
         if (s->quantized && declare_layer(ck, s, i, err))
             return err->code;
     }

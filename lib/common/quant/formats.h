@@ -57,6 +57,11 @@ extern const struct qp_format_traits qp_format_traits[QP_FMT_COUNT];
 int qp_qweight_quantize(struct qp_qweight *q, const struct qp_format *f, const float *w, int64_t rows, int64_t cols, struct qp_exec *ex, struct qp_err *err) QP_MUST_USE;
 /* Takes what a method searched. */
 void qp_qweight_take_ints(struct qp_qweight *q, struct qp_qlinear *ints);
+/* Whether a weight of it stays in 16 bits: is rounded to them, and no more. */
+static inline bool qp_format_keeps(const struct qp_format *f)
+{
+    return f->id == QP_FMT_F16 || f->id == QP_FMT_BF16;
+}
 void qp_qweight_decode(const struct qp_qweight *q, float *w);
 void qp_qweight_release(struct qp_qweight *q);
 double qp_format_bpw(const struct qp_format *f, int64_t rows, int64_t cols);

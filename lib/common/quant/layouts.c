@@ -36,8 +36,7 @@ struct qp_part_hints qp_layout_hints(const struct qp_layout *l, const struct qp_
 
 bool qp_layout_keeps(const struct qp_layout_options *o, size_t i)
 {
-    enum qp_format_id id = qp_layout_format(o, i)->id;
-    return id == QP_FMT_F16 || id == QP_FMT_BF16;
+    return qp_format_keeps(qp_layout_format(o, i));
 }
 
 json_t *qp_layout_module(const struct qp_model *m, size_t i)

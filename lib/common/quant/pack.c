@@ -271,7 +271,7 @@ int qp_pack(enum qp_packing packing, const struct qp_format *f, int64_t rows, in
     int r;
     err = err ? err : &local;
     *out = (struct qp_parts){0};
-    if (f->id == QP_FMT_F16 || f->id == QP_FMT_BF16)
+    if (qp_format_keeps(f))
         r = pack_halves(f, rows, cols, q, out, err);
     else if (packing == QP_PACK_AWQ)
         r = pack_awq(f, rows, cols, q, out, err);

@@ -171,15 +171,46 @@ static int measure(struct rates *k, const struct qp_plan_options *o, const struc
 
 /* ---- adding up ---- */
 
+/* Whether layer i begins a stage; and whether calibrate.c gathers statistics there, which it does where a layer is rounded, or moved against the drift. */
+static bool begins_stage(const struct qp_model *m, size_t i)
+{
+    return i == 0 || !qp_same_stage(qp_model_linear(m, i - 1), qp_model_linear(m, i));
+}
+
+static bool has_statistics(const struct qp_plan_options *o, const struct qp_model *m, size_t i)
+{
+    size_t n = qp_model_n_linears(m);
+    if (!o->n_seq || o->quantize->drift_gain > 0)
+        return o->n_seq > 0;
+    while (!begins_stage(m, i))
+        i--;
+    for (bool first = true; i < n && (first || !begins_stage(m, i)); i++, first = false)
+        if (!qp_format_keeps(qp_quantize_format(o->quantize, i)))
+            return true;
+    return false;
+}
+
+/* Whether the method that was timed rounds the layer; the other formats of a calibrated run are rounded at once. */
+static bool takes_method(const struct qp_plan_options *o, size_t i)
+{
+    const struct qp_format *f = qp_quantize_format(o->quantize, i);
+    return o->n_seq ? f->id == QP_FMT_INT : !qp_format_keeps(f);
+}
+
 /* A layer's own rounding and products; the statistics belong to its stage. Experts see their share of the tokens. */
-static double layer_seconds(const struct rates *k, const struct qp_plan_options *o, const struct qp_model *m, const struct qp_linear *l, bool first)
+static double layer_seconds(const struct rates *k, const struct qp_plan_options *o, const struct qp_model *m, size_t i)
 {
     const struct qp_model_config *c = qp_model_config(m);
+    const struct qp_linear *l = qp_model_linear(m, i);
     double rows = (double)l->weight->rows, n = (double)l->weight->cols, T = (double)(o->n_seq * o->len), passes = 1 + (o->quantize->drift_gain > 0) + (o->quantize->awq != NULL);
     if (l->expert >= 0)
         T *= (double)c->n_experts_used / (double)c->n_experts;
-    double s = k->forward * T * rows * n * passes + rows * n * (k->round[0] + k->search[0] + n * (k->round[1] + k->search[1]));
-    return first ? s + k->moment * T * n * n * passes + k->factor * n * n * n : s;
+    double s = k->forward * T * rows * n * passes;
+    if (takes_method(o, i))
+        s += rows * n * (k->round[0] + k->search[0] + n * (k->round[1] + k->search[1]));
+    if (begins_stage(m, i) && has_statistics(o, m, i))
+        s += k->moment * T * n * n * passes + k->factor * n * n * n;
+    return s;
 }
 
 static size_t most(size_t a, size_t b)
@@ -188,14 +219,15 @@ static size_t most(size_t a, size_t b)
 }
 
 /* What is held while one layer is worked on, beside the block. */
-static size_t layer_bytes(const struct qp_plan_options *o, const struct qp_weight *w)
+static size_t layer_bytes(const struct qp_plan_options *o, const struct qp_model *m, size_t i)
 {
+    const struct qp_weight *w = qp_model_linear(m, i)->weight;
     size_t n = (size_t)w->cols, matrix = (size_t)w->rows * n * sizeof(float), square = n * n * sizeof(float);
     bool bf16 = o->quantize->compute == QP_COMPUTE_BF16, drift = o->quantize->drift_gain > 0;
-    if (!o->n_seq)
+    if (!has_statistics(o, m, i))
         return 2 * matrix + matrix / 2; /* the weights and their codes; decoded, to be compared with what the file says */
     size_t gather = square + SLICE * n * (sizeof(float) + (bf16 ? 2 : 0)), factor = 3 * square;
-    size_t round = 2 * square + 4 * matrix + matrix / 4 + (drift ? square + 2 * matrix : 0); /* weights, errors, residuals and differences; codes */
+    size_t round = 2 * square + (takes_method(o, i) ? 4 * matrix + matrix / 4 : matrix) + (drift ? square + 2 * matrix : 0); /* weights, errors, residuals and differences; codes */
     return most(most(gather, factor), round) + matrix;
 }
 
@@ -253,18 +285,14 @@ int qp_plan_make(struct qp_plan *p, const struct qp_model *m, const struct qp_pl
                  struct qp_err *err)
 {
     struct rates rates;
-    const struct qp_linear *before = NULL;
     size_t layer = 0, block = 0;
     *p = (struct qp_plan){.layers = qp_model_n_linears(m), .result_bytes = dense_bytes(m, o->dense)};
     if (measure(&rates, o, ops, pool, err))
         return err->code;
     for (size_t i = 0; i < p->layers && !o->dense; i++) {
-        const struct qp_linear *l = qp_model_linear(m, i);
-        bool first = !before || before->layer != l->layer || before->weight->cols != l->weight->cols || before->expert != l->expert || before->role == QP_ROLE_V;
         check_layer(p, o, m, i, fn, ctx);
-        p->seconds += layer_seconds(&rates, o, m, l, first);
-        layer = most(layer, layer_bytes(o, l->weight));
-        before = l;
+        p->seconds += layer_seconds(&rates, o, m, i);
+        layer = most(layer, layer_bytes(o, m, i));
     }
     for (int64_t l = 0; l < qp_model_config(m)->n_layers && !o->dense; l++)
         block = most(block, block_bytes(o, m, l));

@@ -1,4 +1,6 @@
 /* From options to the number format of the layers and the layout of the checkpoint. */
+#include <string.h>
+
 #include "qquant.h"
 
 static bool is_blockwise(const struct qquant *q)
@@ -21,6 +23,30 @@ const struct qp_layout *qquant_layout(const struct qquant *q)
     return q->format ? qp_layouts[q->format - 1] : qp_layout_of(&q->opt.format);
 }
 
+bool qquant_is_gguf(const struct qquant *q)
+{
+    return q->format && qp_layouts[q->format - 1] == &qp_layout_gguf;
+}
+
+int qquant_check_output(struct qquant *q, struct qp_err *err)
+{
+    size_t n = q->out ? strlen(q->out) : 0;
+    bool named = n > 5 && !strcmp(q->out + n - 5, ".gguf");
+    for (int i = 0; named && !q->format && qp_layouts[i]; i++)
+        if (qp_layouts[i] == &qp_layout_gguf)
+            q->format = i + 1;
+    if (named && !qquant_is_gguf(q))
+        return qp_err_set(err, QP_E_USAGE, "--output '%s' is the name of a GGUF file, --format %s writes a folder", q->out, qp_layouts[q->format - 1]->name);
+    if (q->out && !named && qquant_is_gguf(q))
+        return qp_err_set(err, QP_E_USAGE, "--format gguf writes one file: --output takes a name that ends in .gguf, not '%s'", q->out);
+    return 0;
+}
+
+struct qp_checkpoint_options qquant_checkpoint_options(const struct qquant *q)
+{
+    return (struct qp_checkpoint_options){.layout = qquant_layout(q), .gguf = q->out && qquant_is_gguf(q), .quant = qquant_layout_options(q), .spool = q->spool};
+}
+
 struct qp_layout_options qquant_layout_options(const struct qquant *q)
 {
     struct qp_layout_options o = {.format = q->opt.format, .formats = q->opt.formats, .desc_act = q->opt.format.permuted,
@@ -41,7 +67,7 @@ static struct qp_format fp8(const struct qquant *q)
 int qquant_set_format(struct qquant *q, struct qp_err *err)
 {
     bool search = q->mse && q->method != QQUANT_AWQ; /* AWQ's own search does that */
-    struct qp_grid grid = {.bits = (int)q->bits, .group_size = q->group_size > 0 ? q->group_size : 0, .sym = q->sym, .search = search};
+    struct qp_grid grid = {.bits = (int)q->bits, .group_size = q->group_size > 0 ? q->group_size : 0, .sym = q->sym, .blocks = qquant_is_gguf(q), .search = search};
     switch (q->method) {
     case QQUANT_NF4:
     case QQUANT_FP4:

@@ -1,5 +1,5 @@
 /* qquant: quantizes the stream's baseline. In: model and sample records. Out: a quantized model record, a layer record for each linear layer, and the
- * weights as tensor records, or with -o DIR a checkpoint and its path. */
+ * weights as tensor records, or with -o PATH a checkpoint and its path. */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -13,7 +13,7 @@ static struct qquant app = {.method = QQUANT_GPTQ, .bits = 4, .group_size = 64, 
                             .act_order = true, .static_groups = true};
 
 static const char *const methods[] = {"rtn", "gptq", "awq", "awq+gptq", "nf4", "fp4", "int8", "fp8", "none", NULL};
-static const char *const formats[] = {"auto", "gptq", "gptq_v2", "awq", "bnb", "compressed-tensors", NULL};
+static const char *const formats[] = {"auto", "gptq", "gptq_v2", "awq", "bnb", "compressed-tensors", "gguf", NULL};
 static const char *const fp8_types[] = {"e4m3", "e5m2", NULL};
 static const char *const fp8_scales[] = {"tensor", "channel", "block", NULL};
 static const char *const devices[] = {"cpu", NULL};
@@ -26,8 +26,8 @@ static const struct qp_opt options[] = {
     QP_OPT_INT('\0', "group-size", &app.group_size, -1, 1 << 20, "N", "inputs that share a scale: 32, 64, 128, ...; -1: the whole row"),
     QP_OPT_FLAG('\0', "sym", &app.sym, "zero point in the middle of the codes (default, but for awq and awq+gptq)"),
     QP_OPT_FLAG('\0', "asym", &app.asym, "a zero point for each group"),
-    QP_OPT_STR('o', "output", &app.out, "DIR", "write a Hugging Face checkpoint instead of sending the weights down the pipe"),
-    QP_OPT_ENUM('\0', "format", &app.format, formats, "NAME", "layout of the checkpoint; auto: gptq, bnb for nf4, fp4 and int8, compressed-tensors for fp8"),
+    QP_OPT_STR('o', "output", &app.out, "PATH", "write a checkpoint instead of sending the weights down the pipe: a Hugging Face folder, or FILE.gguf"),
+    QP_OPT_ENUM('\0', "format", &app.format, formats, "NAME", "layout of the checkpoint; auto: gguf where -o names FILE.gguf, else gptq, bnb for nf4, fp4 and int8, compressed-tensors for fp8. gguf holds 4 bits (Q4_0, --asym: Q4_1) and 8 bits (Q8_0) in blocks of 32; without -o the pipe carries weights rounded as for it"),
     QP_OPT_STR('m', "model", &app.model_path, "M", "the model, where the stream has none (rtn, nf4, fp4, int8, fp8 and none need no samples)"),
     QP_OPT_GROUP("GPTQ"),
     QP_OPT_FLAG('\0', "act-order", &app.act_order, "round inputs in the order of falling activation (default; --no-act-order: as they come)"),
@@ -85,7 +85,7 @@ static int check(struct qp_tool_run *run, void *ctx)
         return qp_err_set(&run->err, QP_E_USAGE, "--group-size takes a multiple of 8 (32, 64, 128, ...) or -1 for the whole row, not %lld", (long long)q->group_size);
     q->asym |= !q->sym && (q->method == QQUANT_AWQ || q->method == QQUANT_AWQ_GPTQ);
     q->sym = !q->asym;
-    if (qquant_set_format(q, &run->err))
+    if (qquant_check_output(q, &run->err) || qquant_set_format(q, &run->err))
         return run->err.code;
     if (q->model_path && qquant_needs_samples(q))
         return qp_err_set(&run->err, QP_E_USAGE, "--model goes with methods that need no samples (rtn, nf4, fp4, int8, fp8, none); %s needs samples: qcalib --model M ... | qquant", methods[q->method]);
@@ -216,12 +216,21 @@ static void say_done(const struct qquant *q)
     fputc('\n', stderr);
 }
 
+/* A model that -o cannot write is refused before anything is measured. */
+static int check_storable(const struct qquant *q, struct qp_err *err)
+{
+    struct qp_checkpoint_options o = qquant_checkpoint_options(q);
+    size_t dense;
+    return q->out ? qp_checkpoint_check(&dense, q->model, &o, err) : 0;
+}
+
 static int on_end(struct qp_tool_run *run, void *ctx)
 {
     struct qquant *q = ctx;
     int r = open_model(q, run);
     if (!r && q->plan)
         return qquant_plan(q, run);
+    r = r ? r : check_storable(q, &run->err);
     r = r ? r : qquant_open_spool(q, &run->err);
     r = r ? r : qquant_choose_formats(q, run);
     if (q->method == QQUANT_NONE && q->measure && !q->out)
@@ -271,12 +280,13 @@ int main(int argc, char **argv)
     const struct qp_tool tool = {
         .name = "qquant",
         .summary = "Quantizes the stream's model on its calibration samples; says each layer's error.",
-        .usage = "[--method gptq] [--bits 4] [--group-size 64] [options] [-o DIR] < stream > stream",
+        .usage = "[--method gptq] [--bits 4] [--group-size 64] [options] [-o PATH] < stream > stream",
         .details = "Layers are quantized block by block in the order of the forward pass, each on the outputs of the quantized ones before it.\n"
                    "Appends a model record (inline, its weights as tensor records; or the path that -o wrote) and a layer record for each linear layer:\n"
                    "mse, rel_error = tr(E H E')/tr(W H W'), snr_db, damp, dead inputs, fallback.\n"
-                   "With -o DIR the work lies in DIR.part until it is complete; a run that was stopped or killed goes on from its last whole block\n"
-                   "when the same command is given again, to the same bytes.\n\n"
+                   "With -o PATH the work lies in PATH.part, a folder, until it is complete; a run that was stopped or killed goes on from its last whole\n"
+                   "block when the same command is given again, to the same bytes. A GGUF file takes over all metadata of the model's GGUF file, tokenizer\n"
+                   "and all, and byte for byte the tensors that are no linear layers.\n\n"
                    "  qcalib --model M --general c4.jsonl | qquant --bits 4 --group-size 64 | qppl --text wiki.test.raw\n"
                    "  qcalib ... | qquant --asym --act-order -o model-gptq > record.qp",
         .opts = options, .input = QP_INPUT_STREAM, .writes_stream = true,

@@ -80,6 +80,20 @@ static void adapt(const struct qquant *q, struct qp_format *f)
         return;
     f->grid.search = q->opt.format.grid.search;
     f->permuted = q->opt.format.permuted;
+    f->grid.blocks = qquant_is_gguf(q);
+}
+
+/* What GGUF files hold: Q4_0, Q4_1, Q8_0. */
+static void add_blocks(struct qquant *q)
+{
+    static const char *const names[] = {"w4g32", "w4g32-asym", "w8g32", "f16"};
+    struct qp_err never = {0};
+    struct qp_format f;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!qp_format_parse(&f, names[i], &never)) {
+            adapt(q, &f);
+            add_candidate(q, &f);
+        }
 }
 
 static int list_candidates(struct qquant *q, struct qp_err *err)
@@ -93,10 +107,15 @@ static int list_candidates(struct qquant *q, struct qp_err *err)
         adapt(q, &f);
         add_candidate(q, &f);
     }
+    adapt(q, &q->keep_format);
     if (q->keep_sensitive)
         add_candidate(q, &q->keep_format);
     if (q->choose.n)
         return 0;
+    if (qquant_is_gguf(q)) {
+        add_blocks(q);
+        return 0;
+    }
     add_ints(q, 3, group);
     add_ints(q, 4, 2 * group);
     add_ints(q, 4, group);
@@ -106,10 +125,10 @@ static int list_candidates(struct qquant *q, struct qp_err *err)
     return 0;
 }
 
-static bool fits(const struct qp_format *f, const struct qp_weight *w)
+static bool fits(const struct qquant *q, const struct qp_format *f, const struct qp_weight *w)
 {
     struct qp_parts parts;
-    if (qp_pack(qp_stream_packing(f), f, w->rows, w->cols, NULL, &parts, NULL))
+    if (qp_pack(qquant_is_gguf(q) ? QP_PACK_GGUF : qp_stream_packing(f), f, w->rows, w->cols, NULL, &parts, NULL))
         return false;
     qp_parts_release(&parts);
     return true;
@@ -231,7 +250,7 @@ static int apply_keeps(struct qquant *q, bool *kept, struct qp_err *err)
             const struct qp_weight *w = qp_model_linear(q->model, i)->weight;
             if (!matches(q->keeps[k].glob, w->name))
                 continue;
-            if (!fits(&q->keeps[k].format, w))
+            if (!fits(q, &q->keeps[k].format, w))
                 return qp_err_set(err, QP_E_USAGE, "--keep '%s': '%s' is %lld x %lld, which that format cannot hold", q->keeps[k].glob, w->name, (long long)w->rows, (long long)w->cols);
             q->formats[i] = q->keeps[k].format;
             kept[i] = true;
@@ -269,7 +288,7 @@ static int allocate(struct qquant *q, const bool *kept, struct qp_err *err)
         const struct qp_weight *w = qp_model_linear(q->model, (size_t)(i / k))->weight;
         const struct qp_format *f = kept[i / k] ? &q->formats[i / k] : &q->candidates[i % k];
         c[i] = (struct qp_choice){.cost = cost_of(f, w), .loss = kept[i / k] ? 0 : qp_sensitivity_of(&q->found[i / k], (int)(i % k))};
-        if (!kept[i / k] && i % k && !fits(f, w))
+        if (!kept[i / k] && i % k && !fits(q, f, w))
             c[i] = (struct qp_choice){.cost = cost_of(&q->candidates[0], w), .loss = INFINITY};
     }
     r = r ? r : qp_allocate(chosen, &q->allocation, c, n, (int)k, budget_bits(q), err);
@@ -314,7 +333,7 @@ static int keep_sensitive(struct qquant *q, const bool *kept, struct qp_err *err
     for (size_t k = 0; k < n; k++) {
         const struct qp_weight *w = qp_model_linear(q->model, ranks[k].i)->weight;
         double size = (double)w->rows * (double)w->cols;
-        if (kept[ranks[k].i] || size > left || !fits(&q->keep_format, w))
+        if (kept[ranks[k].i] || size > left || !fits(q, &q->keep_format, w))
             continue;
         q->formats[ranks[k].i] = q->keep_format;
         left -= size;

@@ -50,7 +50,12 @@ int qquant_plan(struct qquant *q, struct qp_tool_run *run)
     bool unmeasured = qquant_needs_sensitivity(q), samples = qquant_needs_samples(q);
     if (!unmeasured && qquant_choose_formats(q, run))
         return run->err.code;
-    struct qp_plan_options o = {.quantize = &q->opt, .layout = layout, .held = qquant_layout_options(q), .dense = q->method == QQUANT_NONE,
+    struct qp_checkpoint_options ck = qquant_checkpoint_options(q);
+    size_t dense;
+    ck.layout = q->method == QQUANT_NONE ? NULL : qquant_layout(q); /* of a stream, too: the same weights stay as they are */
+    if (qp_checkpoint_check(&dense, q->model, &ck, &run->err))
+        return run->err.code;
+    struct qp_plan_options o = {.quantize = &q->opt, .layout = layout, .held = qquant_layout_options(q), .dense = q->method == QQUANT_NONE, .dense_bytes = dense,
                                 .n_seq = samples ? q->n_samples : 0, .len = samples ? q->sample_len : 0, .memory = qquant_memory(q), .resumable = q->out != NULL};
     struct report r = {run, layout ? layout->name : "stream"};
     struct qp_plan p;

@@ -91,6 +91,12 @@ int qquant_set_format(struct qquant *q, struct qp_err *err);
 const struct qp_layout *qquant_layout(const struct qquant *q);
 /* What it must hold: once the formats of layers are chosen. */
 struct qp_layout_options qquant_layout_options(const struct qquant *q);
+/* Whether the result is a GGUF file, or rounded as for one. */
+bool qquant_is_gguf(const struct qquant *q);
+/* -o and --format fit each other; a name that ends in .gguf means the format. */
+int qquant_check_output(struct qquant *q, struct qp_err *err);
+/* Without the setup. */
+struct qp_checkpoint_options qquant_checkpoint_options(const struct qquant *q);
 /* The id of the quantized model, "BASE-gptq-w4g64-...". */
 void qquant_name(struct qquant *q);
 /* The `model` record, inline or with the path of what -o wrote. */

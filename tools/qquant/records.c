@@ -76,7 +76,8 @@ static void write_config(const struct qquant *q, struct qp_writer *w)
         qp_w_bool(w, "desc_act", f->permuted);
         qp_w_bool(w, "group_aware", q->group_aware);
         qp_w_bool(w, "static_groups", q->act_order && q->static_groups);
-        qp_w_str(w, "checkpoint_format", q->out && v1 ? "gptq" : "gptq_v2");
+        if (!q->out || !qquant_is_gguf(q))
+            qp_w_str(w, "checkpoint_format", q->out && v1 ? "gptq" : "gptq_v2");
     }
     if (f->id == QP_FMT_INT8)
         qp_w_f64(w, "llm_int8_threshold", f->outlier_threshold);

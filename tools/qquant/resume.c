@@ -111,9 +111,9 @@ int qquant_open_checkpoint(struct qquant *q, struct qp_tool_run *run)
 {
     struct setup *s = qp_zalloc(sizeof *s, "options", &run->err);
     int r = s ? describe(q, run, s) : QP_E_RESOURCE;
-    struct qp_checkpoint_options o = {.layout = qquant_layout(q),
-                                      .quant = qquant_layout_options(q),
-                                      .spool = q->spool, .setup = s ? s->v : NULL, .n_setup = s ? s->n : 0};
+    struct qp_checkpoint_options o = qquant_checkpoint_options(q);
+    o.setup = s ? s->v : NULL;
+    o.n_setup = s ? s->n : 0;
     r = r ? r : qp_checkpoint_open(&q->dir, q->out, q->model, &o, &run->err);
     for (size_t i = 0; s && i < s->n; i++)
         qp_buf_release(&s->texts[i]);

@@ -4,17 +4,6 @@
 
 #define COLUMN 256 /* rows of a turned matrix that are read at a time */
 
-/* Row r of the canonical order lies in the file at: */
-static int64_t source_row(const struct qp_weight_impl *w, int64_t r)
-{
-    if (w->rotated_head_dim) { /* (head, half, i) at (head, i, half) */
-        int64_t hd = w->rotated_head_dim, in_head = r % hd;
-        return r - in_head + in_head % (hd / 2) * 2 + in_head / (hd / 2);
-    }
-    int64_t hd = w->parted_head_dim, heads = w->pub.rows / (3 * hd); /* (head, part, i) at (part, head, i) */
-    return (r / hd % 3 * heads + r / (3 * hd)) * hd + r % hd;
-}
-
 static void read_turned(const struct qp_weight_impl *w, int64_t row0, int64_t n, float *dst)
 {
     float column[COLUMN];
@@ -57,7 +46,7 @@ int qp_dense_read_rows(const struct qp_weight_impl *w, int64_t row0, int64_t n, 
         qp_decode(w->tensor.dtype, data + (size_t)row0 * row_bytes, n * w->pub.cols, dst);
     else
         for (int64_t r = row0; r < row0 + n; r++)
-            qp_decode(w->tensor.dtype, data + (size_t)source_row(w, r) * row_bytes, w->pub.cols, dst + (r - row0) * w->pub.cols);
+            qp_decode(w->tensor.dtype, data + (size_t)qp_gguf_row(w->rotated_head_dim, w->parted_head_dim, w->pub.rows, r) * row_bytes, w->pub.cols, dst + (r - row0) * w->pub.cols);
     for (int64_t i = 0; w->minus_one && i < n * w->pub.cols; i++)
         dst[i] -= 1;
     return 0;

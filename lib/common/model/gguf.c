@@ -16,6 +16,8 @@ struct kv {
     const char *key; /* owned copy */
     const char *text; /* owned copy of a string value */
     const uint8_t *value; /* array: behind its type and count */
+    const uint8_t *raw;   /* key, type and value, raw_bytes long */
+    size_t raw_bytes;
     uint32_t type, elem;
     uint64_t count;
 };
@@ -120,9 +122,8 @@ static int skip_value(struct cursor *c, uint32_t type, int depth)
     return skip_array(c, elem, count, depth + 1);
 }
 
-static int take_kv(struct cursor *c, struct kv *kv)
+static int take_value(struct cursor *c, struct kv *kv)
 {
-    *kv = (struct kv){0};
     if (take_string(c, &kv->key) || take(c, &kv->type, 4, "metadata type"))
         return c->err->code;
     kv->value = c->p;
@@ -137,18 +138,36 @@ static int take_kv(struct cursor *c, struct kv *kv)
     return skip_value(c, kv->type, 0);
 }
 
+static int take_kv(struct cursor *c, struct kv *kv)
+{
+    *kv = (struct kv){.raw = c->p};
+    if (take_value(c, kv))
+        return c->err->code;
+    kv->raw_bytes = (size_t)(c->p - kv->raw);
+    return 0;
+}
+
 /* ggml type numbers */
+static const struct {
+    uint32_t type;
+    enum qp_dtype dtype;
+} types[] = {{0, QP_DT_F32},   {1, QP_DT_F16},   {2, QP_DT_Q4_0},  {3, QP_DT_Q4_1},  {6, QP_DT_Q5_0},  {7, QP_DT_Q5_1}, {8, QP_DT_Q8_0},
+             {12, QP_DT_Q4_K}, {13, QP_DT_Q5_K}, {14, QP_DT_Q6_K}, {24, QP_DT_I8},   {25, QP_DT_I16},  {26, QP_DT_I32}, {27, QP_DT_I64},
+             {28, QP_DT_F64},  {30, QP_DT_BF16}};
+
 static int dtype_of(uint32_t type)
 {
-    static const struct {
-        uint32_t type;
-        enum qp_dtype dtype;
-    } table[] = {{0, QP_DT_F32},   {1, QP_DT_F16},   {2, QP_DT_Q4_0},  {3, QP_DT_Q4_1},  {6, QP_DT_Q5_0},  {7, QP_DT_Q5_1}, {8, QP_DT_Q8_0},
-                 {12, QP_DT_Q4_K}, {13, QP_DT_Q5_K}, {14, QP_DT_Q6_K}, {24, QP_DT_I8},   {25, QP_DT_I16},  {26, QP_DT_I32}, {27, QP_DT_I64},
-                 {28, QP_DT_F64},  {30, QP_DT_BF16}};
-    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-        if (table[i].type == type)
-            return (int)table[i].dtype;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (types[i].type == type)
+            return (int)types[i].dtype;
+    return -1;
+}
+
+int qp_gguf_type(enum qp_dtype dtype)
+{
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (types[i].dtype == dtype)
+            return (int)types[i].type;
     return -1;
 }
 
@@ -337,6 +356,16 @@ const struct qp_tensor *qp_gguf_find(const struct qp_gguf *g, const char *name)
 {
     struct qp_tensor key = {.name = name};
     return g->n ? bsearch(&key, g->tensors, g->n, sizeof key, by_name) : NULL;
+}
+
+size_t qp_gguf_n_entries(const struct qp_gguf *g)
+{
+    return g->n_kv;
+}
+
+struct qp_gguf_entry qp_gguf_entry_at(const struct qp_gguf *g, size_t i)
+{
+    return (struct qp_gguf_entry){g->kv[i].key, g->kv[i].raw, g->kv[i].raw_bytes};
 }
 
 static int wrong(const struct qp_gguf *g, const char *key, const char *expected, struct qp_err *err)

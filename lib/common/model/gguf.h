@@ -21,6 +21,17 @@ size_t qp_gguf_count(const struct qp_gguf *g);
 const struct qp_tensor *qp_gguf_at(const struct qp_gguf *g, size_t i);
 const struct qp_tensor *qp_gguf_find(const struct qp_gguf *g, const char *name); /* NULL: none */
 
+/* An entry of the metadata as it lies in the file: key, type and value, `bytes` long. Borrowed; in no order, the file's is that of `raw`. */
+struct qp_gguf_entry {
+    const char *key;
+    const uint8_t *raw;
+    size_t bytes;
+};
+size_t qp_gguf_n_entries(const struct qp_gguf *g);
+struct qp_gguf_entry qp_gguf_entry_at(const struct qp_gguf *g, size_t i);
+/* ggml's number of a dtype; -1: it has none. */
+int qp_gguf_type(enum qp_dtype dtype);
+
 /* Metadata: 1 found, 0 absent, QP_E_INPUT when it has another type. Strings are zero-terminated copies that the reader owns. */
 int qp_gguf_str(const struct qp_gguf *g, const char *key, const char **out, struct qp_err *err) QP_MUST_USE;
 int qp_gguf_i64(const struct qp_gguf *g, const char *key, int64_t *out, struct qp_err *err) QP_MUST_USE;

@@ -44,6 +44,8 @@ void qp_part_name(char out[256], const struct qp_arch *a, const struct qp_part *
 /* Fills m->linears from the weights, which are sorted and complete. */
 int qp_model_list_linears(struct qp_model *m, struct qp_err *err) QP_MUST_USE;
 
+/* Where row r of n lies in a GGUF file: rotated or parted as in qp_weight_impl. */
+int64_t qp_gguf_row(int64_t rotated, int64_t parted, int64_t n, int64_t r);
 /* Rows of a dense weight in the canonical order, whatever the file's. */
 int qp_dense_read_rows(const struct qp_weight_impl *w, int64_t row0, int64_t n, float *dst, struct qp_err *err) QP_MUST_USE;
 

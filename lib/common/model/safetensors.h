@@ -5,6 +5,7 @@
 #define QP_MODEL_SAFETENSORS_H
 
 #include "base/err.h"
+#include "base/image.h"
 #include "base/tensor.h"
 
 struct qp_safetensors;
@@ -30,17 +31,9 @@ int qp_st_writer_add(struct qp_st_writer *w, const void *data, size_t bytes, str
 int qp_st_writer_commit(struct qp_st_writer *w, struct qp_err *err) QP_MUST_USE; /* frees w; checks that all data came */
 void qp_st_writer_abort(struct qp_st_writer *w); /* frees w, removes the temporary file */
 
-/* A file whose data comes in any order, and may be written again: it has its header and full size from the start, under its own name (the folder around it
- * is the temporary one). Disk space is taken at once where the file system can. */
-struct qp_st_image;
-int qp_st_image_create(struct qp_st_image **out, const char *path, const struct qp_tensor *decl, size_t n, struct qp_err *err) QP_MUST_USE;
+/* A file whose data comes in any order (base/image.h), tensor i of the declarations as its tensor i. */
+int qp_st_image_create(struct qp_image **out, const char *path, const struct qp_tensor *decl, size_t n, struct qp_err *err) QP_MUST_USE;
 /* Goes on with a file that was created from the same declarations; another one is QP_E_INPUT. */
-int qp_st_image_reopen(struct qp_st_image **out, const char *path, const struct qp_tensor *decl, size_t n, struct qp_err *err) QP_MUST_USE;
-/* Bytes [offset, offset + bytes) of tensor i of the declarations. */
-int qp_st_image_put(struct qp_st_image *im, size_t i, size_t offset, const void *data, size_t bytes, struct qp_err *err) QP_MUST_USE;
-/* What the file holds there. */
-int qp_st_image_get(const struct qp_st_image *im, size_t i, size_t offset, void *data, size_t bytes, struct qp_err *err) QP_MUST_USE;
-int qp_st_image_sync(struct qp_st_image *im, struct qp_err *err) QP_MUST_USE; /* all that was put is on the disk */
-int qp_st_image_close(struct qp_st_image *im, struct qp_err *err) QP_MUST_USE; /* frees im in any case */
+int qp_st_image_reopen(struct qp_image **out, const char *path, const struct qp_tensor *decl, size_t n, struct qp_err *err) QP_MUST_USE;
 
 #endif

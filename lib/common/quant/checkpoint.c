@@ -11,7 +11,6 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "quant/checkpoint_internal.h"
-#include "quant/dir_config.h"
 
 /* ---- what has been put ---- */
 
@@ -31,8 +30,7 @@ static int put_layer(struct qp_checkpoint *ck, struct qp_ck_slot *s, const struc
     if (qp_pack(ck->o.layout->packing(&ck->o.quant), &q->format, q->rows, q->cols, q, &parts, err))
         return err->code;
     int r = parts.n == s->n ? 0 : qp_err_set(err, QP_E_INTERNAL, "layer '%s' came in another format", s->w->name);
-    for (size_t i = 0; i < s->n && !r; i++)
-        r = qp_ck_put(ck, s->first + i, 0, parts.v[i].data, ck->decl[s->first + i].bytes, err);
+    r = r ? r : ck->kind->put(ck, s, &parts, err);
     qp_parts_release(&parts);
     if (r)
         return r;
@@ -42,7 +40,7 @@ static int put_layer(struct qp_checkpoint *ck, struct qp_ck_slot *s, const struc
         return QP_E_RESOURCE;
     qp_qweight_decode(q, w);
     s->sum = qp_xxh64(w, n * sizeof *w);
-    r = qp_ck_measure(ck, s, w, err);
+    r = ck->kind->measure(ck, s, w, err);
     qp_free(w);
     return r;
 }
@@ -55,7 +53,7 @@ static int add_kept(struct qp_checkpoint *ck, const struct qp_qweight *q, const 
     if (!w)
         return err->code;
     qp_qweight_decode(q, w);
-    int r = qp_ck_write_dense(ck, s, w, err);
+    int r = ck->kind->put_dense(ck, s, w, err);
     r = r ? r : qp_ck_journal_slot(ck, s, note, note_bytes, err);
     s->done = !r;
     qp_free(w);
@@ -80,7 +78,7 @@ int qp_checkpoint_add(struct qp_checkpoint *ck, const char *weight, const struct
 int qp_checkpoint_set_dense(struct qp_checkpoint *ck, const char *weight, const float *values, struct qp_err *err)
 {
     struct qp_ck_slot *s = find(ck, weight, false, err);
-    int r = s ? qp_ck_write_dense(ck, s, values, err) : QP_E_INTERNAL;
+    int r = s ? ck->kind->put_dense(ck, s, values, err) : QP_E_INTERNAL;
     r = r ? r : qp_ck_journal_slot(ck, s, NULL, 0, err);
     if (!r)
         s->done = true;
@@ -133,22 +131,13 @@ static int make_part(struct qp_checkpoint *ck, const char *path, struct qp_err *
     ck->files_path = suffixed(path, ".part/files", err);
     char *journal = suffixed(path, ".part/journal", err);
     int r = ck->path && ck->part && ck->files_path && journal ? 0 : QP_E_RESOURCE;
-    if (!r && stat(ck->path, &st) == 0 && !(S_ISDIR(st.st_mode) && is_empty_folder(ck->path)))
-        r = qp_err_set(err, QP_E_RESOURCE, "'%s' exists already; give a new folder", ck->path);
+    if (!r && stat(ck->path, &st) == 0 && (ck->o.gguf || !(S_ISDIR(st.st_mode) && is_empty_folder(ck->path))))
+        r = qp_err_set(err, QP_E_RESOURCE, "'%s' exists already; give a new %s", ck->path, ck->o.gguf ? "file" : "folder");
     if (!r && mkdir(ck->part, 0777) && errno != EEXIST)
         r = qp_err_errno(err, QP_E_RESOURCE, "cannot create '%s'", ck->path);
     if (!r && access(journal, F_OK) && !is_empty_folder(ck->part))
-        r = qp_err_set(err, QP_E_RESOURCE, "'%s' exists already and is no unfinished checkpoint; remove it, or give another folder", ck->part);
+        r = qp_err_set(err, QP_E_RESOURCE, "'%s' exists already and is no unfinished checkpoint; remove it, or give another name", ck->part);
     qp_free(journal);
-    return r;
-}
-
-static int write_all_dense(struct qp_checkpoint *ck, struct qp_err *err)
-{
-    int r = 0;
-    for (size_t i = 0; i < ck->n_slots && !r; i++)
-        if (!ck->slots[i].quantized && !ck->slots[i].done)
-            r = qp_ck_write_dense(ck, &ck->slots[i], NULL, err);
     return r;
 }
 
@@ -158,17 +147,29 @@ static int begin(struct qp_checkpoint *ck, struct qp_err *err)
     if (mkdir(ck->files_path, 0777))
         return qp_err_errno(err, QP_E_RESOURCE, "cannot create '%s'", ck->files_path);
     int r = qp_ck_journal_setup(ck, err);
-    r = r ? r : qp_dir_config_write(ck->files_path, ck->m, &ck->o, err);
-    r = r ? r : qp_ck_open_files(ck, true, err);
-    r = r ? r : write_all_dense(ck, err);
+    r = r ? r : ck->kind->open(ck, true, err);
+    r = r ? r : ck->kind->put_rest(ck, err);
     return r ? r : qp_ck_journal_ready(ck, err);
 }
 
 /* Dense weights are written again: their checksums are needed, and they are the small part. */
 static int go_on(struct qp_checkpoint *ck, struct qp_err *err)
 {
-    int r = qp_ck_open_files(ck, false, err);
-    return r ? r : write_all_dense(ck, err);
+    int r = ck->kind->open(ck, false, err);
+    return r ? r : ck->kind->put_rest(ck, err);
+}
+
+int qp_checkpoint_check(size_t *dense_bytes, const struct qp_model *m, const struct qp_checkpoint_options *o, struct qp_err *err)
+{
+    if (o->gguf)
+        return qp_ck_outline_gguf(dense_bytes, m, o, err);
+    *dense_bytes = 0;
+    for (size_t i = 0; i < qp_model_n_weights(m); i++) {
+        const struct qp_weight *w = qp_model_weight_at(m, i);
+        if (!o->layout || !qp_model_linear_by_name(m, w->name))
+            *dense_bytes += (size_t)(w->rows * w->cols) * 2;
+    }
+    return 0;
 }
 
 int qp_checkpoint_open(struct qp_checkpoint **out, const char *path, const struct qp_model *m, const struct qp_checkpoint_options *o, struct qp_err *err)
@@ -180,7 +181,8 @@ int qp_checkpoint_open(struct qp_checkpoint **out, const char *path, const struc
         return QP_E_RESOURCE;
     ck->m = m;
     ck->o = *o;
-    int r = qp_ck_declare(ck, err);
+    ck->kind = o->gguf ? &qp_ck_file : &qp_ck_folder;
+    int r = ck->kind->declare(ck, err);
     r = r ? r : make_part(ck, path, err);
     r = r ? r : qp_ck_resume(ck, &fresh, err);
     ours = !r && fresh;
@@ -209,9 +211,11 @@ int qp_checkpoint_commit(struct qp_checkpoint *ck, double *max_diff, struct qp_e
 {
     int r = check_complete(ck, err);
     r = r ? r : qp_ck_close_files(ck, err);
-    r = r ? r : qp_ck_read_back(ck, err);
-    if (!r && rename(ck->files_path, ck->path))
-        r = qp_err_errno(err, QP_E_RESOURCE, "cannot rename to '%s'", ck->path);
+    r = r ? r : ck->kind->read_back(ck, err);
+    char *result = r ? NULL : qp_path_join(ck->part, ck->kind->result, err);
+    if (!r && (!result || rename(result, ck->path)))
+        r = result ? qp_err_errno(err, QP_E_RESOURCE, "cannot rename to '%s'", ck->path) : QP_E_RESOURCE;
+    qp_free(result);
     if (!r)
         qp_sync_folder_of(ck->path);
     if (max_diff)

@@ -1,5 +1,5 @@
-/* Writing a checkpoint: a Hugging Face folder with config.json, the weights in one safetensors file or several with an index, and the tokenizer's files.
- * All tensors are declared when it is opened; their data comes in any order. The folder is written under a temporary name, read back and compared, renamed.
+/* Writing a checkpoint: a Hugging Face folder with config.json, the weights in one safetensors file or several with an index, and the tokenizer's files; or one
+ * GGUF file. All tensors are declared when it is opened; their data comes in any order. It is written under a temporary name, read back and compared, renamed.
  *
  *     qp_checkpoint_open(&ck, "out", model, &(struct qp_checkpoint_options){.layout = &qp_layout_gptq, .quant = {.format = format}}, &err);
  *     for (l = qp_checkpoint_blocks(ck); l < n_layers; l++) {
@@ -9,7 +9,7 @@
  *     }
  *     qp_checkpoint_commit(ck, NULL, &err);
  *
- * Until the commit all lies in PATH.part: files/, which becomes PATH; journal; and state-0, state-1, the residual streams behind the last block and the one
+ * Until the commit all lies in PATH.part: files/, which becomes PATH (or the file in it does); journal; and state-0, state-1, the residual streams behind the last block and the one
  * before it. A run that is cut off, by whatever, is gone on with behind the last block that was ended, if `setup` is the same: the data of a block is on the
  * disk before the journal says so. */
 #ifndef QP_QUANT_CHECKPOINT_H
@@ -21,6 +21,8 @@ struct qp_checkpoint;
 
 struct qp_checkpoint_options {
     const struct qp_layout *layout; /* NULL: no quantization, all weights in float16 (a conversion) */
+    bool gguf;                      /* PATH is a GGUF file; layout is qp_layout_gguf or NULL. What is not quantized keeps its type (a conversion: where it is one of 16
+                                     * or 32 bits, else float16); vectors are float32. From a GGUF file all its metadata and tensors are taken over */
     struct qp_layout_options quant;
     size_t shard_bytes;             /* greatest size of a weight file of more than one tensor; 0: 4 GB */
     const struct qp_spool *spool;   /* where the streams are; NULL: in memory */
@@ -31,6 +33,8 @@ struct qp_checkpoint_options {
     size_t n_setup;
 };
 
+/* Bytes of what such a checkpoint does not quantize; and whether it can be written at all, from this model: QP_E_INPUT if not. Before the work. */
+int qp_checkpoint_check(size_t *dense_bytes, const struct qp_model *m, const struct qp_checkpoint_options *o, struct qp_err *err) QP_MUST_USE;
 /* path must not exist, or be an empty folder. What stays dense is written at once, in float16; or an unfinished run is gone on with. */
 int qp_checkpoint_open(struct qp_checkpoint **out, const char *path, const struct qp_model *m, const struct qp_checkpoint_options *o, struct qp_err *err) QP_MUST_USE;
 /* Blocks that are ended: 0 at first, more when an unfinished run was found. */

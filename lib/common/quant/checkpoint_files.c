@@ -1,4 +1,4 @@
-/* The weight files of a checkpoint: declarations, shards, the index, dense weights in float16. */
+/* A folder of safetensors: declarations, shards, the index, dense weights in float16. */
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -77,7 +77,7 @@ static int declare_layers(struct qp_checkpoint *ck, struct qp_err *err)
     return 0;
 }
 
-int qp_ck_declare(struct qp_checkpoint *ck, struct qp_err *err)
+int qp_ck_list_slots(struct qp_checkpoint *ck, struct qp_err *err)
 {
     size_t n = qp_model_n_weights(ck->m);
     ck->slots = qp_zalloc(n * sizeof *ck->slots, "tensor list", err);
@@ -86,9 +86,15 @@ int qp_ck_declare(struct qp_checkpoint *ck, struct qp_err *err)
         return QP_E_RESOURCE;
     for (ck->n_slots = 0; ck->n_slots < n; ck->n_slots++)
         ck->slots[ck->n_slots].w = qp_model_weight_at(ck->m, ck->n_slots);
-    if (declare_layers(ck, err))
+    return 0;
+}
+
+/* The quantized layers in the order of the forward pass, then what stays dense. */
+static int declare_all(struct qp_checkpoint *ck, struct qp_err *err)
+{
+    if (qp_ck_list_slots(ck, err) || declare_layers(ck, err))
         return err->code;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < ck->n_slots; i++)
         if (!ck->slots[i].quantized && declare_dense(ck, &ck->slots[i], err))
             return err->code;
     return 0;
@@ -135,9 +141,10 @@ static int write_index(const struct qp_checkpoint *ck, struct qp_err *err)
     return r;
 }
 
-int qp_ck_open_files(struct qp_checkpoint *ck, bool fresh, struct qp_err *err)
+static int open_files(struct qp_checkpoint *ck, bool fresh, struct qp_err *err)
 {
-    int r = cut(ck, ck->o.shard_bytes ? ck->o.shard_bytes : SHARD_BYTES, err);
+    int r = fresh ? qp_dir_config_write(ck->files_path, ck->m, &ck->o, err) : 0;
+    r = r ? r : cut(ck, ck->o.shard_bytes ? ck->o.shard_bytes : SHARD_BYTES, err);
     for (size_t i = 0; i < ck->n_files && !r; i++) {
         struct qp_ck_file *f = &ck->files[i];
         r = name_file(ck, i, err);
@@ -159,19 +166,27 @@ static struct qp_ck_file *file_of(const struct qp_checkpoint *ck, size_t tensor)
 int qp_ck_put(struct qp_checkpoint *ck, size_t tensor, size_t offset, const void *data, size_t bytes, struct qp_err *err)
 {
     struct qp_ck_file *f = file_of(ck, tensor);
-    return qp_st_image_put(f->image, tensor - f->first, offset, data, bytes, err);
+    return qp_image_put(f->image, tensor - f->first, offset, data, bytes, err);
 }
 
-int qp_ck_get(const struct qp_checkpoint *ck, size_t tensor, void *data, struct qp_err *err)
+static int put_layer(struct qp_checkpoint *ck, const struct qp_ck_slot *s, const struct qp_parts *parts, struct qp_err *err)
+{
+    int r = 0;
+    for (size_t i = 0; i < s->n && !r; i++)
+        r = qp_ck_put(ck, s->first + i, 0, parts->v[i].data, ck->decl[s->first + i].bytes, err);
+    return r;
+}
+
+int qp_ck_get(const struct qp_checkpoint *ck, size_t tensor, size_t offset, void *data, size_t bytes, struct qp_err *err)
 {
     struct qp_ck_file *f = file_of(ck, tensor);
-    return qp_st_image_get(f->image, tensor - f->first, 0, data, ck->decl[tensor].bytes, err);
+    return qp_image_get(f->image, tensor - f->first, offset, data, bytes, err);
 }
 
 int qp_ck_sync_files(struct qp_checkpoint *ck, struct qp_err *err)
 {
     for (size_t i = 0; i < ck->n_files; i++)
-        if (qp_st_image_sync(ck->files[i].image, err))
+        if (qp_image_sync(ck->files[i].image, err))
             return err->code;
     return 0;
 }
@@ -180,11 +195,11 @@ int qp_ck_close_files(struct qp_checkpoint *ck, struct qp_err *err)
 {
     int r = 0;
     for (size_t i = 0; i < ck->n_files; i++) {
-        struct qp_st_image *im = ck->files[i].image;
+        struct qp_image *im = ck->files[i].image;
         if (!im)
             continue;
-        r = r ? r : qp_st_image_sync(im, err);
-        int closed = qp_st_image_close(im, err);
+        r = r ? r : qp_image_sync(im, err);
+        int closed = qp_image_close(im, err);
         r = r ? r : closed;
         ck->files[i].image = NULL;
     }
@@ -194,6 +209,7 @@ int qp_ck_close_files(struct qp_checkpoint *ck, struct qp_err *err)
 void qp_ck_release_files(struct qp_checkpoint *ck)
 {
     struct qp_err dropped = {0};
+    qp_ck_release_gguf(ck);
     if (qp_ck_close_files(ck, &dropped))
         dropped.code = 0; /* the folder goes with what was wrong in it */
     for (size_t i = 0; i < ck->n_files; i++)
@@ -206,6 +222,11 @@ void qp_ck_release_files(struct qp_checkpoint *ck)
 }
 
 /* ---- dense weights ---- */
+
+int64_t qp_ck_slice(const struct qp_weight *w)
+{
+    return SLICE_FLOATS / w->cols > 1 ? SLICE_FLOATS / w->cols : 1;
+}
 
 struct slice {
     float *x;
@@ -228,10 +249,10 @@ static int to_half(struct slice *s, const struct qp_weight *w, const float *valu
 }
 
 /* In slices of rows, or whole where files hold it transposed. */
-int qp_ck_write_dense(struct qp_checkpoint *ck, struct qp_ck_slot *slot, const float *values, struct qp_err *err)
+static int write_dense(struct qp_checkpoint *ck, struct qp_ck_slot *slot, const float *values, struct qp_err *err)
 {
     const struct qp_weight *w = slot->w;
-    struct slice s = {.rows = w->transposed ? w->rows : SLICE_FLOATS / w->cols > 1 ? SLICE_FLOATS / w->cols : 1};
+    struct slice s = {.rows = w->transposed ? w->rows : qp_ck_slice(w)};
     struct qp_xxh64 *sum = qp_xxh64_new();
     s.x = values ? NULL : qp_alloc_n((size_t)(s.rows * w->cols), sizeof *s.x, w->name, err);
     s.half = qp_alloc_n((size_t)(s.rows * w->cols), sizeof *s.half, w->name, err);
@@ -255,3 +276,15 @@ int qp_ck_write_dense(struct qp_checkpoint *ck, struct qp_ck_slot *slot, const f
     qp_free(s.half);
     return r;
 }
+
+static int write_rest(struct qp_checkpoint *ck, struct qp_err *err)
+{
+    int r = 0;
+    for (size_t i = 0; i < ck->n_slots && !r; i++)
+        if (!ck->slots[i].quantized && !ck->slots[i].done)
+            r = write_dense(ck, &ck->slots[i], NULL, err);
+    return r;
+}
+
+const struct qp_ck_kind qp_ck_folder = {.result = "files", .declare = declare_all, .open = open_files, .put = put_layer, .measure = qp_ck_measure, .put_dense = write_dense, .put_rest = write_rest,
+                                        .read_back = qp_ck_read_back};

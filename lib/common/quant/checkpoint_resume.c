@@ -156,11 +156,11 @@ static void check_setup(const struct qp_checkpoint *ck, const struct qp_journal_
         const struct qp_setup *s = &ck->o.setup[i];
         const char *name, *value;
         if (!next_text(e, &at, &name) || !next_text(e, &at, &value) || strcmp(name, s->name)) {
-            qp_err_set(err, QP_E_INPUT, "'%s' was begun by another version; remove it, or give another folder", ck->part);
+            qp_err_set(err, QP_E_INPUT, "'%s' was begun by another version; remove it, or give another name", ck->part);
             return;
         }
         if (strcmp(value, s->value))
-            qp_err_set(err, QP_E_INPUT, "'%s' is the unfinished work of a run with another %s (%s, now %s); remove it, or give another folder", ck->part, name, value, s->value);
+            qp_err_set(err, QP_E_INPUT, "'%s' is the unfinished work of a run with another %s (%s, now %s); remove it, or give another name", ck->part, name, value, s->value);
     }
 }
 

@@ -18,13 +18,13 @@ struct qp_layout_options {
 struct qp_layout {
     const char *name;       /* as --format takes it */
     enum qp_packing (*packing)(const struct qp_layout_options *o);
-    /* quantization_config of config.json, a new reference; NULL: no memory. */
+    /* quantization_config of config.json, a new reference; NULL: no memory. NULL itself: the layout has no folder, it is a GGUF file. */
     struct json_t *(*config)(const struct qp_layout_options *o, const struct qp_model *m);
     const char *config_file; /* holds the same once more; NULL: none */
     bool linear_only;        /* its loaders put quantized layers in the place of nn.Linear alone, not of Conv1D (GPT-2, weights stored transposed) */
 };
 
-extern const struct qp_layout qp_layout_gptq, qp_layout_gptq_v2, qp_layout_awq, qp_layout_bnb, qp_layout_ct;
+extern const struct qp_layout qp_layout_gptq, qp_layout_gptq_v2, qp_layout_awq, qp_layout_bnb, qp_layout_ct, qp_layout_gguf;
 /* All layouts, NULL behind the last. */
 extern const struct qp_layout *const qp_layouts[];
 /* The one that holds a format best. */

@@ -4,7 +4,7 @@
 
 #include "quant/layout_internal.h"
 
-const struct qp_layout *const qp_layouts[] = {&qp_layout_gptq, &qp_layout_gptq_v2, &qp_layout_awq, &qp_layout_bnb, &qp_layout_ct, NULL};
+const struct qp_layout *const qp_layouts[] = {&qp_layout_gptq, &qp_layout_gptq_v2, &qp_layout_awq, &qp_layout_bnb, &qp_layout_ct, &qp_layout_gguf, NULL};
 
 const struct qp_layout *qp_layout_of(const struct qp_format *f)
 {

@@ -252,6 +252,64 @@ static int pack_ct(const struct qp_format *f, int64_t rows, int64_t cols, const 
     return no_such(f, "compressed-tensors holds integer grids, int8 and fp8", err);
 }
 
+/* ---- GGUF ---- */
+
+static int gguf_dtype(enum qp_dtype *dtype, const struct qp_format *f, int64_t cols, struct qp_err *err)
+{
+    const struct qp_grid *g = &f->grid;
+    if (f->id != QP_FMT_INT || (g->bits != 4 && !(g->bits == 8 && g->sym)))
+        return no_such(f, "GGUF blocks hold integer grids of 4 bits (symmetric: Q4_0, with zero points: Q4_1) and of 8 bits, symmetric (Q8_0)", err);
+    if (f->permuted)
+        return no_such(f, "GGUF blocks hold groups of neighbouring inputs only", err);
+    if (g->group_size % QP_GRID_BLOCK)
+        return no_such(f, "GGUF blocks hold 32 weights: groups of 32, 64, 96, ... are wanted", err);
+    if (cols % QP_GRID_BLOCK)
+        return qp_err_set(err, QP_E_INPUT, "%lld inputs do not divide into GGUF's blocks of 32", (long long)cols);
+    *dtype = g->bits == 8 ? QP_DT_Q8_0 : g->sym ? QP_DT_Q4_0 : QP_DT_Q4_1;
+    return 0;
+}
+
+/* The first half of a block lies in the low nibbles. */
+static void fill_block(uint8_t *to, enum qp_dtype dtype, const uint8_t *codes, uint16_t scale, uint16_t minimum)
+{
+    memcpy(to, &scale, 2);
+    to += 2;
+    if (dtype == QP_DT_Q4_1) {
+        memcpy(to, &minimum, 2);
+        to += 2;
+    }
+    if (dtype == QP_DT_Q8_0)
+        for (int i = 0; i < QP_GRID_BLOCK; i++)
+            to[i] = (uint8_t)(codes[i] - 128);
+    else
+        for (int i = 0; i < QP_GRID_BLOCK / 2; i++)
+            to[i] = (uint8_t)(codes[i] | codes[i + QP_GRID_BLOCK / 2] << 4);
+}
+
+static int pack_gguf(const struct qp_format *f, int64_t rows, int64_t cols, const struct qp_qweight *w, struct qp_parts *out, struct qp_err *err)
+{
+    enum qp_dtype dtype = QP_DT_Q4_0;
+    if (gguf_dtype(&dtype, f, cols, err))
+        return err->code;
+    int64_t bytes = qp_dtype_info[dtype].block_bytes, blocks = cols / QP_GRID_BLOCK;
+    out->v[out->n++] = (struct qp_tensor){.name = "weight", .dtype = dtype, .ndim = 2, .shape = {rows, cols}, .bytes = (size_t)(rows * blocks * bytes)};
+    if (!w)
+        return 0;
+    if (allocate(out, err))
+        return err->code;
+    uint8_t *to = data(out, 0);
+    for (int64_t o = 0; o < rows; o++)
+        for (int64_t b = 0; b < blocks; b++, to += bytes) {
+            int64_t g = o * w->ints.n_groups + w->ints.g_idx[b * QP_GRID_BLOCK];
+            float scale = w->ints.scales[g], minimum = -scale * (float)w->ints.zeros[g];
+            uint16_t half = qp_f32_to_f16(minimum);
+            if (dtype == QP_DT_Q4_1 && qp_f16_to_f32(half) != minimum)
+                return qp_err_set(err, QP_E_INTERNAL, "row %lld: %g times %d is no float16 value; Q4_1 takes grids with `blocks`", (long long)o, (double)scale, w->ints.zeros[g]);
+            fill_block(to, dtype, w->ints.codes + o * cols + b * QP_GRID_BLOCK, qp_f32_to_f16(scale), half);
+        }
+    return 0;
+}
+
 /* ---- */
 
 static int pack_halves(const struct qp_format *f, int64_t rows, int64_t cols, const struct qp_qweight *w, struct qp_parts *out, struct qp_err *err)
@@ -279,6 +337,8 @@ int qp_pack(enum qp_packing packing, const struct qp_format *f, int64_t rows, in
         r = pack_bnb(f, rows, cols, q, out, err);
     else if (packing == QP_PACK_CT)
         r = pack_ct(f, rows, cols, q, out, err);
+    else if (packing == QP_PACK_GGUF)
+        r = pack_gguf(f, rows, cols, q, out, err);
     else
         r = pack_gptq(packing == QP_PACK_GPTQ_V1, f, rows, cols, q, out, err);
     if (r)

@@ -4,13 +4,15 @@
  *   AWQ               int grids of 4 bits in order, groups that divide: qweight, qzeros, scales (model/awq_store.c)
  *   BNB               nf4, fp4: weight, weight.absmax, weight.quant_map, weight.nested_*, weight.quant_state.*; int8: weight, SCB (model/bnb_store.c)
  *   CT                compressed-tensors: int grids packed, int8 rows, fp8 (model/ct_store.c)
+ *   GGUF              int grids in groups of whole blocks of 32: weight, of dtype q4_0 (4 bits, symmetric), q4_1 (4 bits, not symmetric: grids with `blocks`) or q8_0
+ *                     (8 bits, symmetric); rows in the canonical order
  * f16 and bf16 are "weight" everywhere. */
 #ifndef QP_QUANT_PACK_H
 #define QP_QUANT_PACK_H
 
 #include "quant/formats.h"
 
-enum qp_packing { QP_PACK_GPTQ_V1, QP_PACK_GPTQ_V2, QP_PACK_AWQ, QP_PACK_BNB, QP_PACK_CT };
+enum qp_packing { QP_PACK_GPTQ_V1, QP_PACK_GPTQ_V2, QP_PACK_AWQ, QP_PACK_BNB, QP_PACK_CT, QP_PACK_GGUF };
 
 struct qp_parts {
     size_t n;

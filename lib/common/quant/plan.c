@@ -243,17 +243,6 @@ static size_t block_bytes(const struct qp_plan_options *o, const struct qp_model
     return o->n_seq ? passes * (weights * (o->quantize->compute == QP_COMPUTE_BF16 ? 2 : 4) + 2 * widest * SLICE * sizeof(float)) : 0;
 }
 
-static size_t dense_bytes(const struct qp_model *m, bool all)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < qp_model_n_weights(m); i++) {
-        const struct qp_weight *w = qp_model_weight_at(m, i);
-        if (all || !qp_model_linear_by_name(m, w->name))
-            n += (size_t)(w->rows * w->cols) * 2;
-    }
-    return n;
-}
-
 static void activations(struct qp_plan *p, const struct qp_plan_options *o, const struct qp_model *m)
 {
     const struct qp_quantize_options *q = o->quantize;
@@ -286,7 +275,7 @@ int qp_plan_make(struct qp_plan *p, const struct qp_model *m, const struct qp_pl
 {
     struct rates rates;
     size_t layer = 0, block = 0;
-    *p = (struct qp_plan){.layers = qp_model_n_linears(m), .result_bytes = dense_bytes(m, o->dense)};
+    *p = (struct qp_plan){.layers = qp_model_n_linears(m), .result_bytes = o->dense_bytes};
     if (measure(&rates, o, ops, pool, err))
         return err->code;
     for (size_t i = 0; i < p->layers && !o->dense; i++) {

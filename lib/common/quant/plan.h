@@ -19,7 +19,8 @@ struct qp_plan_options {
     const struct qp_quantize_options *quantize;
     const struct qp_layout *layout; /* of the checkpoint; NULL: as a stream carries each layer's format */
     struct qp_layout_options held;  /* what it must hold */
-    bool dense;             /* all weights in float16: a conversion */
+    bool dense;             /* nothing is quantized: a conversion */
+    size_t dense_bytes;     /* of what stays dense: qp_checkpoint_check says it */
     int64_t n_seq, len;     /* calibration; 0: none */
     size_t memory;          /* activations beyond it lie in files */
     bool resumable;

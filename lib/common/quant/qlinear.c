@@ -16,6 +16,8 @@ int64_t qp_grid_groups(const struct qp_grid *g, int64_t cols)
 
 double qp_grid_bpw(const struct qp_grid *g, int64_t cols)
 {
+    if (g->blocks)
+        return (double)g->bits + (g->sym ? 16.0 : 32.0) / QP_GRID_BLOCK;
     return (double)g->bits + (double)qp_grid_groups(g, cols) * (16 + g->bits) / (double)cols;
 }
 
@@ -45,10 +47,18 @@ void qp_qlinear_release(struct qp_qlinear *q)
     *q = (struct qp_qlinear){0};
 }
 
-/* The greatest float16 not above what overflows, the least normal one at the other end. */
-static float f16_scale(float s)
+/* Within what float16 holds; so is the minimum of the greatest zero point. */
+float qp_grid_scale(const struct qp_grid *g, float s, int zero)
 {
-    s = s > 65504.f ? 65504.f : s < 0x1p-24f ? 0x1p-24f : s;
+    bool minimum = g->blocks && !g->sym;
+    float most = minimum ? 4352.f : 65504.f; /* 4352 * 15 < 65504 */
+    s = s > most ? most : s < 0x1p-24f ? 0x1p-24f : s;
+    if (minimum && zero) { /* a product of a and b digits has a + b: the scale leaves room for the zero point's odd part in float16's 11 */
+        int odd = zero >> __builtin_ctz((unsigned)zero), digits = odd == 1 ? 11 : 11 - (32 - __builtin_clz((unsigned)odd)), e;
+        frexpf(s, &e);
+        float unit = ldexpf(1, e - digits < -24 ? -24 : e - digits);
+        s = roundf(s / unit) * unit;
+    }
     return qp_f16_to_f32(qp_f32_to_f16(s));
 }
 
@@ -62,13 +72,13 @@ void qp_grid_of_range(const struct qp_grid *g, float lo, float hi, float *scale,
     }
     if (g->sym) {
         float most = -lo > hi ? -lo : hi;
-        *scale = f16_scale(2 * most / (float)max);
         *zero = (max + 1) / 2;
+        *scale = qp_grid_scale(g, 2 * most / (float)max, *zero);
         return;
     }
-    *scale = f16_scale((hi - lo) / (float)max);
-    float z = roundf(-lo / *scale);
+    float s = qp_grid_scale(g, (hi - lo) / (float)max, 0), z = roundf(-lo / s);
     *zero = z < 0 ? 0 : z > (float)max ? max : (int)z;
+    *scale = qp_grid_scale(g, s, *zero);
 }
 
 __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3", "associative-math", "no-signed-zeros", "no-trapping-math")))

@@ -9,10 +9,14 @@
 #include "base/err.h"
 #include "model/model.h"
 
+#define QP_GRID_BLOCK 32 /* weights of a GGUF block */
+
 struct qp_grid {
     int bits;            /* 2, 3, 4 or 8 */
     int64_t group_size;  /* inputs that share a scale; 0: the whole row. The last group of a row may be shorter */
     bool sym;            /* zero point fixed at 2^(bits-1) */
+    bool blocks;         /* stored as GGUF's blocks of 32, each with a float16 scale and, where there are zero points, a float16 minimum -scale * zero: only
+                          * scales whose minimum is one are taken, so that the file holds exactly what was searched */
     bool search;         /* search the scale (and zero) that minimizes the weighted squared error, instead of covering the range */
 };
 
@@ -31,6 +35,8 @@ int64_t qp_grid_groups(const struct qp_grid *g, int64_t cols);
 /* Bits a weight with scales (16) and zeros. */
 double qp_grid_bpw(const struct qp_grid *g, int64_t cols);
 
+/* The nearest scale to s that a grid with that zero point can store: a float16 value, and with g->blocks one whose product with zero is such a value, too. */
+float qp_grid_scale(const struct qp_grid *g, float s, int zero);
 /* The scale (a float16 value) and zero point that cover [lo, hi], lo <= 0 <= hi. */
 void qp_grid_of_range(const struct qp_grid *g, float lo, float hi, float *scale, int *zero);
 /* The scale and zero point for n weights w (stride 1), importance h [n] (NULL: equal): range, or the search over shrunken ranges (GPTQ's MSE option,

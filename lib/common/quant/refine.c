@@ -2,7 +2,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/half.h"
 #include "base/mem.h"
 #include "quant/gptq.h"
 
@@ -38,7 +37,7 @@ static float dot(const float *a, const float *b, int64_t n)
 }
 
 /* The least-squares scale for the codes as they are; taken only when it lowers the error after its rounding to float16. */
-static void fit_scale(const struct job *j, float *r, float *c, float *scale, float *delta)
+static void fit_scale(const struct job *j, float *r, float *c, float *scale, int zero, float *delta)
 {
     float num = dot(c, r, j->len), hc[MAX_BLOCK], den = 0;
     for (int64_t i = 0; i < j->len; i++)
@@ -49,7 +48,7 @@ static void fit_scale(const struct job *j, float *r, float *c, float *scale, flo
     float want = *scale + num / den;
     if (!(want > 0x1p-24f) || !(want < 65504.f))
         return;
-    float step = qp_f16_to_f32(qp_f32_to_f16(want)) - *scale;
+    float step = qp_grid_scale(&j->q->grid, want, zero) - *scale;
     if (!(2 * step * num > step * step * den))
         return;
     *scale += step;
@@ -75,7 +74,7 @@ static void refine_rows(void *arg, int64_t begin, int64_t end, int thread)
             delta[i] = 0;
         }
         if (j->fit_scale)
-            fit_scale(j, r, c, &q->scales[at], delta);
+            fit_scale(j, r, c, &q->scales[at], q->zeros[at], delta);
         float scale = q->scales[at], inv = 1.f / scale;
         for (int64_t i = 0; i < j->len; i++) { /* the best value of one code with all others fixed is the current one plus r/h */
             float want = c[i] + r[i] / j->hb[i * MAX_BLOCK + i] * inv + zero;

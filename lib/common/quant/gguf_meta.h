@@ -1,0 +1,12 @@
+/* The metadata of a GGUF checkpoint. Private to quant/. */
+#ifndef QP_QUANT_GGUF_META_H
+#define QP_QUANT_GGUF_META_H
+
+#include "model/gguf_write.h"
+#include "model/model.h"
+
+/* All entries; from a GGUF file those of the file, with what they say of the weights' types put right. most: the type of most matrices. *alignment: of the tensors.
+ * QP_E_INPUT: a model whose metadata cannot be written. Release meta in any case. */
+int qp_gguf_metadata(struct qp_gguf_meta *meta, size_t *alignment, const struct qp_model *m, enum qp_dtype most, struct qp_err *err) QP_MUST_USE;
+
+#endif

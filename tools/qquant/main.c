@@ -286,7 +286,7 @@ int main(int argc, char **argv)
                    "mse, rel_error = tr(E H E')/tr(W H W'), snr_db, damp, dead inputs, fallback.\n"
                    "With -o PATH the work lies in PATH.part, a folder, until it is complete; a run that was stopped or killed goes on from its last whole\n"
                    "block when the same command is given again, to the same bytes. A GGUF file takes over all metadata of the model's GGUF file, tokenizer\n"
-                   "and all, and byte for byte the tensors that are no linear layers.\n\n"
+                   "and all, and byte for byte the tensors that are no linear layers; of folders those of llama, qwen2 and qwen3 with byte-level BPE become one.\n\n"
                    "  qcalib --model M --general c4.jsonl | qquant --bits 4 --group-size 64 | qppl --text wiki.test.raw\n"
                    "  qcalib ... | qquant --asym --act-order -o model-gptq > record.qp",
         .opts = options, .input = QP_INPUT_STREAM, .writes_stream = true,

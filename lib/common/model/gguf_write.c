@@ -69,6 +69,13 @@ void qp_gguf_put_strs(struct qp_gguf_meta *m, const char *key, const char *const
         text(&m->bytes, values[i], lengths[i]);
 }
 
+void qp_gguf_put_texts(struct qp_gguf_meta *m, const char *key, const char *const *values, size_t n)
+{
+    begin_array(m, key, T_STR, n);
+    for (size_t i = 0; i < n; i++)
+        text(&m->bytes, values[i], strlen(values[i]));
+}
+
 void qp_gguf_put_i32s(struct qp_gguf_meta *m, const char *key, const int32_t *values, size_t n)
 {
     begin_array(m, key, T_I32, n);

@@ -23,6 +23,7 @@ void qp_gguf_put_u32(struct qp_gguf_meta *m, const char *key, uint32_t value);
 void qp_gguf_put_f32(struct qp_gguf_meta *m, const char *key, float value);
 void qp_gguf_put_bool(struct qp_gguf_meta *m, const char *key, bool value);
 void qp_gguf_put_strs(struct qp_gguf_meta *m, const char *key, const char *const *values, const size_t *lengths, size_t n);
+void qp_gguf_put_texts(struct qp_gguf_meta *m, const char *key, const char *const *values, size_t n); /* zero-terminated ones */
 void qp_gguf_put_i32s(struct qp_gguf_meta *m, const char *key, const int32_t *values, size_t n);
 void qp_gguf_put_f32s(struct qp_gguf_meta *m, const char *key, const float *values, size_t n);
 /* As another file has it. */

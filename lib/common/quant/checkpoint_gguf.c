@@ -24,6 +24,8 @@ struct tensor { /* beside the declaration */
 struct qp_ck_gguf {
     struct qp_gguf_place *places; /* [n_slots] */
     struct tensor *tensors;       /* [n_decl] */
+    struct qp_tensor factors;     /* rope_freqs.weight of a folder that needs it */
+    float factor[128];
     bool outline;                 /* what becomes of layers is not asked */
 };
 
@@ -89,6 +91,30 @@ static int declare_file(struct qp_checkpoint *ck, const struct qp_gguf *g, struc
     }
     qp_free(sorted);
     return r;
+}
+
+/* A folder's weights, and what is a tensor in GGUF alone. */
+static int declare_folder(struct qp_checkpoint *ck, struct qp_err *err)
+{
+    size_t n = qp_gguf_rope_factors(qp_model_config(ck->m), ck->gguf->factor);
+    int r = qp_gguf_check_folder(ck->m, err);
+    r = r ? r : allocate(ck, ck->n_slots + 1, err);
+    for (size_t i = 0; i < ck->n_slots && !r; i++) {
+        const struct qp_weight *w = ck->slots[i].w;
+        bool vector = ck->gguf->places[i].vector;
+        ck->decl[i] = (struct qp_tensor){.name = qp_strdup(ck->gguf->places[i].tensor, err), .ndim = vector ? 1 : 2, .shape = {vector ? w->cols : w->rows, vector ? 0 : w->cols}};
+        ck->n_decl += ck->decl[i].name != NULL;
+        r = ck->decl[i].name ? 0 : QP_E_RESOURCE;
+    }
+    if (r || !n)
+        return r;
+    ck->gguf->factors = (struct qp_tensor){.name = "rope_freqs.weight", .dtype = QP_DT_F32, .ndim = 1, .shape = {(int64_t)n}, .data = ck->gguf->factor, .bytes = n * sizeof(float)};
+    ck->gguf->tensors[ck->n_decl].from = &ck->gguf->factors;
+    ck->decl[ck->n_decl] = ck->gguf->factors;
+    if (!(ck->decl[ck->n_decl].name = qp_strdup(ck->gguf->factors.name, err)))
+        return QP_E_RESOURCE;
+    ck->n_decl++;
+    return 0;
 }
 
 /* What is not quantized: types of 16 and 32 bits stay; others do, unless all is converted. */
@@ -160,7 +186,7 @@ static int declare(struct qp_checkpoint *ck, struct qp_err *err)
         return err->code;
     qp_free(ck->decl);
     ck->decl = NULL;
-    int r = g ? declare_file(ck, g, err) : qp_err_set(err, QP_E_INPUT, "'%s' is a Hugging Face folder; a GGUF file is written from a GGUF file", qp_model_path(ck->m));
+    int r = g ? declare_file(ck, g, err) : declare_folder(ck, err);
     bool *linear = qp_zalloc(n + 1, "tensor list", err);
     r = linear ? r : QP_E_RESOURCE;
     for (size_t i = 0; i < layers && !r; i++) {

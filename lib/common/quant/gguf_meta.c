@@ -65,6 +65,9 @@ int qp_gguf_metadata(struct qp_gguf_meta *meta, size_t *alignment, const struct 
 {
     const struct qp_gguf *g = qp_model_gguf(m);
     int64_t align = QP_GGUF_ALIGNMENT;
+    *alignment = QP_GGUF_ALIGNMENT;
+    if (!g)
+        return qp_gguf_metadata_of_folder(meta, m, file_type(most), err);
     if (qp_gguf_i64(g, "general.alignment", &align, err) < 0) /* a power of two, or the file would not be open */
         return err->code;
     *alignment = (size_t)align;

@@ -41,9 +41,14 @@ struct qp_tokenizer_spec {
     int64_t bos, eos, unk, pad;  /* -1: none */
     bool add_bos, add_eos, add_space_prefix;
     const char *chat_template;   /* or NULL */
+    void *owned;                 /* qp_tokenizer_describe's */
 };
 int qp_tokenizer_new(struct qp_tokenizer **out, const struct qp_tokenizer_spec *spec, struct qp_err *err) QP_MUST_USE;
 void qp_tokenizer_free(struct qp_tokenizer *tok);
+/* The reverse, for n tokens (those of a model's embeddings; [PADi] where the tokenizer has none): texts are borrowed from tok, arrays are not; release in any case.
+ * QP_E_INPUT: a tokenizer that GGUF cannot express, or would not encode the same. Byte-level BPE only. */
+int qp_tokenizer_describe(const struct qp_tokenizer *tok, size_t n, struct qp_tokenizer_spec *out, struct qp_err *err) QP_MUST_USE;
+void qp_tokenizer_spec_release(struct qp_tokenizer_spec *spec);
 
 enum qp_encode_flags {
     QP_ENC_SPECIAL = 1,      /* add what the post-processor adds (BOS, EOS), as add_special_tokens=True does */

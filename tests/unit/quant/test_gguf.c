@@ -292,6 +292,56 @@ static void test_conversion(void **in)
     qp_model_free(m);
 }
 
+/* Byte-level, of 26 letters: the models have 32 tokens. */
+static void write_tokenizer(const char *dir)
+{
+    char path[96];
+    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs("{\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"model\": {\"type\": \"BPE\", \"merges\": [], \"vocab\": {", f);
+    for (int i = 0; i < 26; i++)
+        fprintf(f, "%s\"%c\": %d", i ? ", " : "", 'a' + i, i);
+    fputs("}}}", f);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* Folders: all weights read back as they were, vectors and all, and the arithmetic's numbers. */
+static void test_folder(void **in)
+{
+    (void)in;
+    static const char *const archs[] = {"llama", "llama-linear", "qwen2", "qwen3"};
+    const char *root = getenv("QP_ROOT");
+    for (size_t a = 0; a < sizeof archs / sizeof *archs; a++) {
+        struct qp_err err = {0};
+        char path[64], out[64], cmd[4200];
+        snprintf(path, sizeof path, "%s/%s", folder, archs[a]);
+        snprintf(out, sizeof out, "%s/%s.gguf", folder, archs[a]);
+        snprintf(cmd, sizeof cmd, "mkdir %s && cp %.4000s/tests/golden/arch/%s/* %s", path, root ? root : ".", archs[a], path);
+        assert_int_equal(system(cmd), 0);
+        write_tokenizer(path);
+        struct qp_model *m = open_model(path), *back;
+        struct qp_checkpoint *ck;
+        struct qp_checkpoint_options o = {.gguf = true};
+        if (qp_checkpoint_open(&ck, out, m, &o, &err) || qp_checkpoint_commit(ck, NULL, &err))
+            fail_msg("%s: %s", archs[a], err.text);
+        back = open_model(out);
+        assert_int_equal(qp_model_n_weights(m), qp_model_n_weights(back));
+        for (size_t i = 0; i < qp_model_n_weights(m); i++) {
+            float *x = read_weight(qp_model_weight_at(m, i));
+            same_values(back, qp_model_weight_at(m, i)->name, x);
+            free(x);
+        }
+        const struct qp_model_config *c = qp_model_config(m), *d = qp_model_config(back);
+        assert_string_equal(c->arch, d->arch);
+        assert_true(c->n_heads == d->n_heads && c->n_kv_heads == d->n_kv_heads && c->head_dim == d->head_dim && c->max_positions == d->max_positions && c->d_ff == d->d_ff);
+        assert_true((float)c->norm_eps == (float)d->norm_eps && (float)c->rope_theta == (float)d->rope_theta && c->rope_scaling == d->rope_scaling);
+        assert_true(c->rope_scaling != QP_ROPE_LINEAR || c->rope_factor == d->rope_factor);
+        qp_model_free(back);
+        qp_model_free(m);
+    }
+}
+
 static int setup(void **in)
 {
     (void)in;
@@ -309,6 +359,6 @@ static int teardown(void **in)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_blocks), cmocka_unit_test(test_scales), cmocka_unit_test(test_refused), cmocka_unit_test(test_file),
-                                       cmocka_unit_test(test_conversion)};
+                                       cmocka_unit_test(test_conversion), cmocka_unit_test(test_folder)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

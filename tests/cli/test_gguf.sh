@@ -41,7 +41,7 @@ done
 grep -aq rope_freqs.weight "$T/bf16-none.gguf" && ok "Llama 3.1's scaling is a tensor" || not_ok "Llama 3.1's scaling is a tensor"
 qcalib -q --model "$T/m" --general "$data/general.txt" --samples 4 --seq-len 64 >"$T/calib.qp"
 gptq() { qquant -q --group-size 32 "$@" <"$T/calib.qp"; }
-for options in "" "--asym" "--bits 8" "--method awq" "--method awq+gptq --drift 0.5" "--asym --keep *.v_proj=bf16 --keep *.0.*=w8g32" "--bpw 6 --measure-tokens 128"; do
+for options in "" "--asym" "--bits 8" "--method awq" "--method awq+gptq --drift 0.5" "--asym --keep *.v_proj=bf16 --keep *.0.*=w8g32" "--bpw 6 --measure-tokens 128" "--keep *=bf16"; do
     rm -f "$T/new.gguf"
     # shellcheck disable=SC2086
     set -f && gptq $options --format gguf | ppl >"$T/inline.qp" && gptq $options -o "$T/new.gguf" | ppl >"$T/file.qp" && ppl --model "$T/new.gguf" >"$T/alone.qp"

@@ -18,7 +18,7 @@ static bool keeps_all(const struct qquant *q)
 
 const struct qp_layout *qquant_layout(const struct qquant *q)
 {
-    if (q->method == QQUANT_NONE || keeps_all(q))
+    if (q->method == QQUANT_NONE || (keeps_all(q) && !qquant_is_gguf(q)))
         return NULL;
     return q->format ? qp_layouts[q->format - 1] : qp_layout_of(&q->opt.format);
 }

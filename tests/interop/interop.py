@@ -12,6 +12,7 @@ WORK = ROOT / "build/interop"
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "quantpipe"
 LIMIT, TOKENS = 0.1, os.environ.get("TOKENS", "2048")
 PEERS = {"bitsandbytes": "bitsandbytes", "gptqmodel": "gptqmodel", "llmcompressor": "compressed-tensors"}  # environment: the package that loads
+ENV = {**os.environ, "GPTQMODEL_CPU_WORKERS": "2", "HF_HUB_OFFLINE": "1"}  # GPTQModel cannot start with the one worker that it takes on two cores
 
 # name: environment; "ours" and qquant's options, or "theirs" and write.py's arguments; what ppl.py is told beside them
 ROWS = {
@@ -28,7 +29,14 @@ ROWS = {
     "ct-int": ("llmcompressor", "ours", "--method int8 --outlier-threshold 0 --format compressed-tensors"),
     "ct-float": ("llmcompressor", "ours", "--method fp8"),
     "ct-float-block": ("llmcompressor", "ours", "--method fp8 --fp8-scales block"),
-    "bnb-nf4": ("bitsandbytes", "theirs", "bitsandbytes nf4"),
+    "from-bnb-nf4": ("bitsandbytes", "theirs", "bitsandbytes nf4"),
+    "from-bnb-int8": ("bitsandbytes", "theirs", "bitsandbytes int8", "weights"),
+    "from-gptqmodel": ("gptqmodel", "theirs", "gptqmodel gptq"),
+    "from-gptqmodel-act": ("gptqmodel", "theirs", "gptqmodel gptq-act"),
+    "from-gptqmodel-awq": ("gptqmodel", "theirs", "gptqmodel awq"),
+    "from-llmc-gptq": ("llmcompressor", "theirs", "llmcompressor gptq"),
+    "from-llmc-fp8": ("llmcompressor", "theirs", "llmcompressor fp8"),
+    "from-llmc-int8": ("llmcompressor", "theirs", "llmcompressor int8"),
 }
 
 
@@ -44,7 +52,7 @@ def run(*argv, **kw):
     """Standard output of a command that must succeed; its log is in build/interop/log."""
     with open(WORK / "log", "a") as log:
         print("+", *argv, file=log, flush=True)
-        r = subprocess.run([str(a) for a in argv], stdout=subprocess.PIPE, stderr=log, cwd=ROOT, **kw)
+        r = subprocess.run([str(a) for a in argv], stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env=ENV, **kw)
     if r.returncode:
         raise Failed(f"{pathlib.Path(str(argv[0])).name} {' '.join(str(a) for a in argv[1:3])}: exit status {r.returncode}, see build/interop/log")
     return r.stdout
@@ -144,14 +152,14 @@ def row(name):
         write(name, environment, how, options, out)
         theirs, ours = perplexities(environment, out, more)
     except Skip as e:
-        print(f"{name:14} SKIP  {e}", flush=True)
+        print(f"{name:18} SKIP  {e}", flush=True)
         return "SKIP"
     except Failed as e:
-        print(f"{name:14} FAIL  {e}", flush=True)
+        print(f"{name:18} FAIL  {e}", flush=True)
         return "FAIL"
     difference = 100 * abs(theirs / ours - 1)
     verdict = "PASS" if difference <= LIMIT else "FAIL"
-    print(f"{name:14} {verdict}  {('qquant ' if how == 'ours' else 'written by ') + options:44} {peer:28} {theirs:10.4f} {ours:10.4f} {difference:8.3f} %", flush=True)
+    print(f"{name:18} {verdict}  {('qquant ' if how == 'ours' else 'written by ') + options:44} {peer:28} {theirs:10.4f} {ours:10.4f} {difference:8.3f} %", flush=True)
     if verdict == "PASS" and not os.environ.get("INTEROP_KEEP"):
         shutil.rmtree(out)
     return verdict
@@ -165,7 +173,7 @@ def main():
     WORK.mkdir(parents=True, exist_ok=True)
     for old in ("log", "calibration.qp"):
         (WORK / old).unlink(missing_ok=True)
-    print(f"{'row':14} {'':4}  {'checkpoint':44} {'loaded by':28} {'their PPL':>10} {'qppl':>10} {'difference':>10}", flush=True)
+    print(f"{'row':18} {'':4}  {'checkpoint':44} {'loaded by':28} {'their PPL':>10} {'qppl':>10} {'difference':>10}", flush=True)
     verdicts = [row(n) for n in names]
     print(f"interop: {len(names)} rows, {verdicts.count('PASS')} passed, {verdicts.count('FAIL')} failed, {verdicts.count('SKIP')} skipped")
     return verdicts.count("FAIL") > 0

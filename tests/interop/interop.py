@@ -7,7 +7,7 @@ import hashlib, json, os, pathlib, shutil, subprocess, sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-BIN = ROOT / os.environ.get("B", "build/release") / "bin"
+BIN = ROOT / os.environ.get("B", "build/release") / "bin"  # ROOT goes when B is absolute
 WORK = ROOT / "build/interop"
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "quantpipe"
 LIMIT, TOKENS = 0.1, os.environ.get("TOKENS", "2048")
@@ -33,8 +33,8 @@ ROWS = {
     "from-bnb-int8": ("bitsandbytes", "theirs", "bitsandbytes int8", "weights"),
     "from-gptqmodel": ("gptqmodel", "theirs", "gptqmodel gptq"),
     "from-gptqmodel-act": ("gptqmodel", "theirs", "gptqmodel gptq-act"),
-    "from-gptqmodel-awq": ("gptqmodel", "theirs", "gptqmodel awq"),
     "from-llmc-gptq": ("llmcompressor", "theirs", "llmcompressor gptq"),
+    "from-llmc-w4a16": ("llmcompressor", "theirs", "llmcompressor w4a16"),
     "from-llmc-fp8": ("llmcompressor", "theirs", "llmcompressor fp8"),
     "from-llmc-int8": ("llmcompressor", "theirs", "llmcompressor int8"),
 }
@@ -52,7 +52,7 @@ def run(*argv, **kw):
     """Standard output of a command that must succeed; its log is in build/interop/log."""
     with open(WORK / "log", "a") as log:
         print("+", *argv, file=log, flush=True)
-        r = subprocess.run([str(a) for a in argv], stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env=ENV, **kw)
+        r = subprocess.run([str(a) for a in argv], stdout=subprocess.PIPE, stderr=log, cwd=WORK, env=ENV, **kw)
     if r.returncode:
         raise Failed(f"{pathlib.Path(str(argv[0])).name} {' '.join(str(a) for a in argv[1:3])}: exit status {r.returncode}, see build/interop/log")
     return r.stdout

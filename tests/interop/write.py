@@ -22,7 +22,7 @@ def bitsandbytes(kind, path, text):
 
 def gptqmodel(kind, path, text):
     from gptqmodel import GPTQModel, QuantizeConfig
-    more = {"gptq": {}, "gptq-act": {"desc_act": True, "act_group_aware": False}, "gptq-asym": {"sym": False, "format": "gptq_v2"}, "awq": {"method": "awq", "format": "gemm"}}[kind]
+    more = {"gptq": {}, "gptq-act": {"desc_act": True, "act_group_aware": False}, "gptq-asym": {"sym": False, "format": "gptq_v2"}}[kind]
     model = GPTQModel.load(path, QuantizeConfig(bits=4, group_size=64, device="cpu", **more))
     model.quantize(samples(path, text), batch_size=1)
     return model
@@ -40,7 +40,7 @@ def llmcompressor(kind, path, text):
         data = Dataset.from_list(samples(path, text))
         oneshot(model=model, dataset=data, recipe=recipe, max_seq_length=LENGTH, num_calibration_samples=SAMPLES)
     else:
-        weights = {"fp8": {"num_bits": 8, "type": "float", "strategy": "channel"}, "int8": {"num_bits": 8, "type": "int", "strategy": "channel"}}[kind]
+        weights = {"fp8": {"num_bits": 8, "type": "float", "strategy": "channel"}, "int8": {"num_bits": 8, "type": "int", "strategy": "channel"}, "w4a16": {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 64}}[kind]
         oneshot(model=model, recipe=QuantizationModifier(config_groups={"group_0": {"targets": ["Linear"], "weights": weights}}, ignore=["lm_head"]))
     return model
 

@@ -7,12 +7,12 @@ import hashlib, json, os, pathlib, shutil, subprocess, sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-BIN = ROOT / os.environ.get("B", "build/release") / "bin"  # ROOT goes when B is absolute
+BIN = ROOT / os.environ.get("B", "build/release") / "bin"
 WORK = ROOT / "build/interop"
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "quantpipe"
 LIMIT, TOKENS = 0.1, os.environ.get("TOKENS", "2048")
 PEERS = {"bitsandbytes": "bitsandbytes", "gptqmodel": "gptqmodel", "llmcompressor": "compressed-tensors"}  # environment: the package that loads
-ENV = {**os.environ, "GPTQMODEL_CPU_WORKERS": "2", "HF_HUB_OFFLINE": "1"}  # GPTQModel cannot start with the one worker that it takes on two cores
+ENV = {**os.environ, "GPTQMODEL_CPU_WORKERS": "2", "HF_HUB_OFFLINE": "1", "QP_MODEL": ""}  # the demo's model alone; GPTQModel cannot start with the one worker that it takes on two cores
 
 # name: environment; "ours" and qquant's options, or "theirs" and write.py's arguments; what ppl.py is told beside them
 ROWS = {

@@ -70,6 +70,27 @@ status "a share that is none" 2 qquant --keep-sensitive 15 <"$T/measured.qp"
 status "a format that was not measured" 3 qquant -q --bpw 5 --group-size 64 <"$T/measured.qp"
 says "names it" "sensitivity records lack format '"
 
+# True-sequential: a layer's inputs come from its quantized predecessors in the block; without it, from those as they were. mkmodel's weights are float16, so
+# predecessors that are kept in fp16 are as they were.
+trace() { qcat -t layer "$1" | grep "model.layers.$2.weight" | sed 's/.*"hessian_trace":\([^,]*\).*/\1/'; }
+same() { [ -n "$(trace "$T/$1.qp" "$3")" ] && [ "$(trace "$T/$1.qp" "$3")" = "$(trace "$T/$2.qp" "$3")" ]; }
+run() { qquant -q --bits 2 --group-size 32 "${@:2}" <"$T/calib.qp" >"$T/$1.qp" || not_ok "qquant ${*:2}"; }
+run on
+run off --no-true-sequential
+run only-o --keep 'model.layers.0.self_attn.[qkv]_proj.weight=fp16'
+run only-down --keep 'model.layers.0.self_attn.*=fp16' --keep 'model.layers.0.mlp.gate_proj.weight=fp16' --keep 'model.layers.0.mlp.up_proj.weight=fp16'
+same on off 0.self_attn.q_proj && ok "the first layers see the same" || not_ok "the first layers see the same"
+! same on off 0.self_attn.o_proj && ! same on off 0.mlp.down_proj && ok "--no-true-sequential: those behind them do not" || not_ok "--no-true-sequential: those behind them do not"
+same off only-o 0.self_attn.o_proj && same off only-down 0.mlp.down_proj && ok "but what unquantized predecessors give" || not_ok "but what unquantized predecessors give"
+! same off only-down 1.self_attn.q_proj && ok "and the next block sees the quantized one" || not_ok "and the next block sees the quantized one"
+rm -rf "$T/dir" && run dir --no-true-sequential -o "$T/dir" && grep -q '"true_sequential": *false' "$T/dir/config.json" && ok "its configuration says so" || not_ok "its configuration says so"
+ppl <"$T/off.qp" >"$T/inline.qp" && ppl <"$T/dir.qp" >"$T/alone.qp" && [ -n "$(value "$T/inline.qp" ppl/)" ] && [ "$(value "$T/inline.qp" ppl/)" = "$(value "$T/alone.qp" ppl/)" ] &&
+    ok "checkpoint and inline weights agree" || not_ok "checkpoint and inline weights agree"
+# What the second block gets is what the written model makes: its first block alone, left as it is, gives the same statistics but for float16's rounding.
+qcalib -q --model "$T/dir" --general "$data/general.txt" --samples 4 --seq-len 64 | qquant -q --bits 2 --group-size 32 --keep 'model.layers.0.*=fp16' >"$T/again.qp"
+near() { awk -v a="$(trace "$1" "$3")" -v b="$(trace "$2" "$3")" -v e="$4" 'BEGIN { exit !(a > 0 && (a - b) ^ 2 < (e * b) ^ 2) }'; }
+near "$T/again.qp" "$T/off.qp" 1.self_attn.q_proj 3e-6 && ! near "$T/only-down.qp" "$T/off.qp" 1.self_attn.q_proj 3e-6 && ok "the residual stream is the quantized model's" || not_ok "the residual stream is the quantized model's"
+
 # Activations and Hessians that are no good.
 mk "$T/huge" break=huge
 calib "$T/huge" >"$T/huge.qp"

@@ -50,7 +50,7 @@ struct qp_checkpoint_options qquant_checkpoint_options(const struct qquant *q)
 struct qp_layout_options qquant_layout_options(const struct qquant *q)
 {
     struct qp_layout_options o = {.format = q->opt.format, .formats = q->opt.formats, .desc_act = q->opt.format.permuted,
-                                  .static_groups = q->act_order && q->static_groups, .damp = q->damp};
+                                  .static_groups = q->act_order && q->static_groups, .damp = q->damp, .block_inputs = q->opt.block_inputs};
     for (size_t i = 0; q->opt.formats && i < qp_model_n_linears(q->model); i++)
         o.asymmetric |= q->opt.formats[i].id == QP_FMT_INT && !q->opt.formats[i].grid.sym;
     return o;

@@ -10,7 +10,7 @@
 
 static struct qquant app = {.method = QQUANT_GPTQ, .bits = 4, .group_size = 64, .damp = 0.1, .mse = true, .sweeps = 2, .clip = true, .measure_tokens = 1024,
                             .block_size = 64, .fp8_scales = QQUANT_BY_CHANNEL, .outlier_threshold = 6,
-                            .act_order = true, .static_groups = true};
+                            .act_order = true, .static_groups = true, .true_sequential = true};
 
 static const char *const methods[] = {"rtn", "gptq", "awq", "awq+gptq", "nf4", "fp4", "int8", "fp8", "none", NULL};
 static const char *const formats[] = {"auto", "gptq", "gptq_v2", "awq", "bnb", "compressed-tensors", "gguf", NULL};
@@ -33,6 +33,7 @@ static const struct qp_opt options[] = {
     QP_OPT_FLAG('\0', "act-order", &app.act_order, "round inputs in the order of falling activation (default; --no-act-order: as they come)"),
     QP_OPT_FLAG('\0', "static-groups", &app.static_groups, "with --act-order: groups stay blocks of neighbouring inputs (default; --no-static-groups: they follow the order, g_idx)"),
     QP_OPT_FLAG('\0', "group-aware", &app.group_aware, "group by group, those of the most active inputs first, in the order of activation within: neighbours stay in a group, grids see the errors carried so far"),
+    QP_OPT_FLAG('\0', "true-sequential", &app.true_sequential, "a layer's inputs come from its quantized predecessors in the block (default; --no-true-sequential: from those as they were)"),
     QP_OPT_F64('\0', "damp", &app.damp, 0, 1, "X", "damping, as a share of the Hessian's mean diagonal; grows tenfold when needed"),
     QP_OPT_FLAG('\0', "mse", &app.mse, "search each group's clipping for the least weighted error (default; --no-mse: cover the range)"),
     QP_OPT_INT('\0', "sweeps", &app.sweeps, 0, 1000, "N", "rounds of coordinate descent after GPTQ; 0: plain GPTQ"),
@@ -159,7 +160,7 @@ static int open_model(struct qquant *q, struct qp_tool_run *run)
     bool bf16 = q->compute == QQUANT_BF16 || (q->compute == QQUANT_AUTO && q->ops.has_bf16);
     q->opt = (struct qp_quantize_options){
         .method = qquant_is_gptq(q) ? QP_METHOD_GPTQ : QP_METHOD_RTN, .damp = q->damp, .act_order = q->act_order,
-        .drift_gain = q->drift, .min_expert_tokens = q->min_expert_tokens, .compute = bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_F32,
+        .block_inputs = !q->true_sequential, .drift_gain = q->drift, .min_expert_tokens = q->min_expert_tokens, .compute = bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_F32,
         .format = q->opt.format, .gptq = {.grid = q->opt.format.grid,
                  .static_groups = q->act_order && q->static_groups && !q->group_aware, .group_aware = q->group_aware, .sweeps = (int)q->sweeps}};
     q->awq = (struct qp_awq_options){.duo = (enum qp_awq_duo)q->duo, .points = QQUANT_AWQ_POINTS, .clip = q->clip};

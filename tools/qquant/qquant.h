@@ -27,7 +27,7 @@ struct qquant {
     /* options */
     int method, format, device, compute, duo, fp8_type, fp8_scales;
     int64_t bits, group_size, block_size, sweeps, min_expert_tokens;
-    bool sym, asym, act_order, static_groups, mse, clip, group_aware, double_quant, verbose, plan;
+    bool sym, asym, act_order, static_groups, true_sequential, mse, clip, group_aware, double_quant, verbose, plan;
     double damp, drift, outlier_threshold;
     const char *out, *model_path;
     int64_t memory;

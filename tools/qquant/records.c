@@ -32,7 +32,8 @@ void qquant_name(struct qquant *q)
         return;
     size_t n = strlen(q->id); /* departures from the default recipe */
     if (qquant_is_gptq(q))
-        n += (size_t)snprintf(q->id + n, sizeof q->id - n, "%s%s", q->group_aware ? "-gar" : !q->act_order ? "-noact" : q->static_groups ? "" : "-act", q->drift > 0 ? "-drift" : "");
+        n += (size_t)snprintf(q->id + n, sizeof q->id - n, "%s%s%s", q->group_aware ? "-gar" : !q->act_order ? "-noact" : q->static_groups ? "" : "-act",
+                              q->true_sequential ? "" : "-noseq", q->drift > 0 ? "-drift" : "");
     if (q->bpw > 0)
         snprintf(q->id + n, sizeof q->id - n, "-bpw%g", q->bpw);
     else if (q->budget_mb > 0)
@@ -83,6 +84,7 @@ static void write_config(const struct qquant *q, struct qp_writer *w)
         qp_w_f64(w, "llm_int8_threshold", f->outlier_threshold);
     if (qquant_is_gptq(q)) {
         qp_w_f64(w, "damp_percent", q->damp);
+        qp_w_bool(w, "true_sequential", q->true_sequential);
         qp_w_bool(w, "mse", q->mse);
         qp_w_i64(w, "sweeps", q->sweeps);
         qp_w_f64(w, "drift", q->drift);

@@ -24,6 +24,8 @@ struct run {
     struct qp_block *block;
     struct qp_pass *full_pass; /* the same of the full-precision model; NULL without drift gain */
     struct qp_block *full;
+    struct qp_block *later; /* not true-sequential: the block with its quantized layers, for its outputs; the others see block, which stays as it was */
+    float *before;          /* ... and the residual stream that the block gets, [T, D] */
     float *delta; /* [T, widest inputs] differences of the two */
     struct qp_awq_run awq; /* with AWQ; folded NULL: without */
     struct qp_grid *grids;
@@ -182,7 +184,7 @@ static int quantize_linears(struct run *u, const struct group *g, struct statist
         if (r)
             break;
         r = quantize_layer(u, &g->stage.linears[i], g->stage.n, s->w, &s->hess, drifts ? &s->drift : NULL, fallback);
-        r = r ? r : qp_block_set_linear(u->block, &g->stage.linears[i], s->w, u->err);
+        r = r ? r : qp_block_set_linear(u->later ? u->later : u->block, &g->stage.linears[i], s->w, u->err);
     }
     return r;
 }
@@ -202,7 +204,7 @@ static int round_linears(struct run *u, const struct qp_stage *s, float *w, cons
     int r = 0;
     for (int i = 0; i < s->count && !r; i++) {
         r = quantize_layer(u, &s->linears[i], s->n, w, NULL, NULL, reason);
-        r = r ? r : qp_block_set_linear(u->block, &s->linears[i], w, u->err);
+        r = r ? r : qp_block_set_linear(u->later ? u->later : u->block, &s->linears[i], w, u->err);
     }
     return r;
 }
@@ -292,10 +294,8 @@ static int load_block(struct run *u, struct qp_block **b, int64_t l)
     return r;
 }
 
-static void copy_stream(struct run *u, struct qp_pass *to, struct qp_pass *from)
+static void copy_stream(struct run *u, float *a, const float *b)
 {
-    float *a = qp_pass_stream(to);
-    const float *b = qp_pass_stream(from);
     size_t step = SLICE * (size_t)u->c->d_model, n = (size_t)(u->T * u->c->d_model);
     for (size_t i = 0; i < n; i += step) {
         size_t bytes = (n - i < step ? n - i : step) * sizeof *a;
@@ -312,20 +312,38 @@ static int end_block(struct run *u, int64_t l)
     return b ? b->done(b->ctx, l, streams, !!u->pass + !!u->full_pass, (size_t)(u->T * u->c->d_model), u->err) : 0;
 }
 
+/* The block once more, from its quantized layers. */
+static int run_later(struct run *u)
+{
+    struct qp_stage s;
+    copy_stream(u, qp_pass_stream(u->pass), u->before);
+    int r = qp_pass_enter(u->pass, u->later, &s, u->err);
+    while (r == 1)
+        r = qp_pass_next(u->pass, &s, u->err);
+    return r;
+}
+
 static int run_block(struct run *u, int64_t l)
 {
     int r = 0;
     if (u->awq.folded) {
-        copy_stream(u, u->awq.probe, u->pass);
+        copy_stream(u, qp_pass_stream(u->awq.probe), qp_pass_stream(u->pass));
         r = qp_awq_block(&u->awq, l, u->err);
     }
     r = r ? r : load_block(u, &u->block, l);
     if (u->full_pass && !r)
         r = load_block(u, &u->full, l);
+    if (u->before && !r) {
+        copy_stream(u, u->before, qp_pass_stream(u->pass));
+        r = load_block(u, &u->later, l);
+    }
     r = r ? r : run_stages(u);
+    if (u->later && !r)
+        r = run_later(u);
     qp_block_free(u->block);
     qp_block_free(u->full);
-    u->block = u->full = NULL;
+    qp_block_free(u->later);
+    u->block = u->full = u->later = NULL;
     qp_model_drop_pages(u->m);
     return r ? r : end_block(u, l);
 }
@@ -369,7 +387,7 @@ static int begin_streams(struct run *u)
         return b->load(b->ctx, streams, 1 + !!u->full_pass, (size_t)(u->T * u->c->d_model), u->err);
     int r = qp_embed(u->m, u->cal->ids, u->cal->n_seq, u->cal->len, streams[0], u->err);
     if (!r && streams[1])
-        copy_stream(u, u->full_pass, u->pass);
+        copy_stream(u, streams[1], streams[0]);
     return r;
 }
 
@@ -387,6 +405,8 @@ static int run_calibrated(struct run *u)
         if (!r && !(u->delta = qp_spool_floats(u->o->spool, (size_t)(u->T * widest_inputs(u->m)), "activations", u->err)))
             r = QP_E_RESOURCE;
     }
+    if (u->o->block_inputs && !r && !(u->before = qp_spool_floats(u->o->spool, (size_t)(u->T * u->c->d_model), "activations", u->err)))
+        r = QP_E_RESOURCE;
     if (u->o->awq && !r)
         r = begin_awq(u);
     r = r ? r : begin_streams(u);
@@ -396,6 +416,7 @@ static int run_calibrated(struct run *u)
     qp_pass_free(u->pass);
     qp_pass_free(u->full_pass);
     qp_spool_free(u->o->spool, u->delta);
+    qp_spool_free(u->o->spool, u->before);
     return r;
 }
 

@@ -2,7 +2,7 @@
  *
  * The calibration tokens pass the model once. Within a block the layers are taken in the order of the forward pass (true-sequential): q, k, v share
  * their inputs; then attention runs on the quantized q, k, v and gives the inputs of o; and so on. So every layer's Hessian comes from quantized
- * predecessors, and the quantized outputs are what the next block gets. With a drift gain the tokens pass the full-precision model beside it, and each
+ * predecessors, and the quantized outputs are what the next block gets; block_inputs leaves the block as it was for its own Hessians. With a drift gain the tokens pass the full-precision model beside it, and each
  * layer is moved to make up for what those before it lost (quant/drift.h); experts are not, for the two models send them different tokens. An expert that
  * saw too few tokens is rounded to nearest, and its report says so. Memory: one block (two with a drift gain), its Hessians, the activations. */
 #ifndef QP_QUANT_CALIBRATE_H
@@ -36,6 +36,7 @@ struct qp_quantize_options {
     struct qp_gptq_options gptq;
     double damp;         /* share of the mean diagonal to begin with */
     bool act_order;
+    bool block_inputs;   /* not true-sequential: a layer's inputs come from the layers of its block as they were, at the cost of a second pass through it */
     const struct qp_awq_options *awq; /* NULL: inputs are not scaled. With RTN: rounding with AWQ's clip search */
     double drift_gain;   /* share of the drift that each layer makes up for; 0: none, one pass */
     int64_t min_expert_tokens; /* an expert's matrix that saw fewer is rounded to nearest; 0: than a 32nd of its inputs */

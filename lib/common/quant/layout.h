@@ -12,6 +12,7 @@ struct qp_layout_options {
     const struct qp_format *formats; /* [linear layers] where they differ; NULL: all alike */
     bool asymmetric;                 /* a layer of `formats` has zero points */
     bool desc_act, static_groups;    /* for the config: groups follow the activation order */
+    bool block_inputs;               /* ... it was not true-sequential */
     double damp;
 };
 

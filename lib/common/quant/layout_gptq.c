@@ -55,7 +55,7 @@ static json_t *config_as(const struct qp_layout_options *o, const struct qp_mode
     json_int_t group = grid->group_size ? (json_int_t)grid->group_size : -1;
     json_t *c = json_pack("{s:s, s:i, s:I, s:b, s:b, s:b, s:s, s:s, s:{s:[s], s:f, s:b, s:b}}", "quant_method", "gptq", "bits", grid->bits, "group_size", group, "desc_act",
                           o->desc_act, "sym", grid->sym, "lm_head", 0, "checkpoint_format", format, "pack_dtype", "int32", "meta", "quantizer", "quantpipe:" QP_VERSION,
-                          "damp_percent", o->damp, "true_sequential", 1, "static_groups", o->static_groups);
+                          "damp_percent", o->damp, "true_sequential", !o->block_inputs, "static_groups", o->static_groups);
     if (c)
         add_dynamic(c, o, m);
     return c;

@@ -205,7 +205,7 @@ static double layer_seconds(const struct rates *k, const struct qp_plan_options 
     double rows = (double)l->weight->rows, n = (double)l->weight->cols, T = (double)(o->n_seq * o->len), passes = 1 + (o->quantize->drift_gain > 0) + (o->quantize->awq != NULL);
     if (l->expert >= 0)
         T *= (double)c->n_experts_used / (double)c->n_experts;
-    double s = k->forward * T * rows * n * passes;
+    double s = k->forward * T * rows * n * (passes + o->quantize->block_inputs);
     if (takes_method(o, i))
         s += rows * n * (k->round[0] + k->search[0] + n * (k->round[1] + k->search[1]));
     if (begins_stage(m, i) && has_statistics(o, m, i))
@@ -233,7 +233,7 @@ static size_t layer_bytes(const struct qp_plan_options *o, const struct qp_model
 
 static size_t block_bytes(const struct qp_plan_options *o, const struct qp_model *m, int64_t l)
 {
-    size_t weights = 0, widest = 0, passes = 1 + (o->quantize->drift_gain > 0);
+    size_t weights = 0, widest = 0, passes = 1 + (o->quantize->drift_gain > 0) + o->quantize->block_inputs;
     for (size_t i = qp_model_first_linear(m, l); i < qp_model_first_linear(m, l + 1); i++) {
         const struct qp_weight *w = qp_model_linear(m, i)->weight;
         weights += (size_t)(w->rows * w->cols);
@@ -249,7 +249,7 @@ static void activations(struct qp_plan *p, const struct qp_plan_options *o, cons
     size_t T = (size_t)(o->n_seq * o->len), widest = 0, passes = 1 + (q->drift_gain > 0) + (q->awq != NULL), D = (size_t)qp_model_config(m)->d_model;
     for (size_t i = 0; i < qp_model_n_linears(m); i++)
         widest = most(widest, (size_t)qp_model_linear(m, i)->weight->cols);
-    p->activation_bytes = (passes * qp_pass_floats(m, o->n_seq, o->len) + (q->drift_gain > 0 ? T * widest : 0)) * sizeof(float);
+    p->activation_bytes = (passes * qp_pass_floats(m, o->n_seq, o->len) + (q->drift_gain > 0 ? T * widest : 0) + (q->block_inputs ? T * D : 0)) * sizeof(float);
     p->spooled_bytes = p->activation_bytes > o->memory ? p->activation_bytes - o->memory : 0;
     p->state_bytes = o->resumable ? 2 * (1 + (q->drift_gain > 0)) * T * D * sizeof(float) : 0;
 }

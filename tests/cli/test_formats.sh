@@ -59,6 +59,24 @@ says "says so" "in groups of 48 is none that AWQ tensors hold"
 status "an AWQ export of 8 bits" 3 quant --method rtn --bits 8 --format awq -o "$T/no"
 [ ! -e "$T/no" ] && ok "and nothing is left" || not_ok "and nothing is left"
 
+# Formats that a checkpoint's one configuration cannot say side by side: refused before the work, by --plan, too.
+mixed() { # mixed NAME WHY OPTIONS...
+    status "$1" 3 quant "${@:3}" -o "$T/no"
+    says "says so" "^qquant: '[^']*v_proj.weight' as a [a-z]* checkpoint: $2$"
+    status "$1: --plan" 3 quant "${@:3}" -o "$T/no" --plan
+    [ "$(grep -c "v_proj.weight' cannot be stored as" "$T/err")" = 2 ] && ok "says so of both layers" || not_ok "says so of both layers"
+    [ -z "$(ls -d "$T"/no* 2>/dev/null)" ] && ok "and nothing is left" || not_ok "and nothing is left"
+}
+mixed "AWQ groups of 16 beside groups of 32" "groups of 16 beside groups of 32: an AWQ configuration has one size for all layers" --method rtn --format awq --keep '*.v_proj=w4g16'
+mixed "int8 beside nf4" "int8 beside nf4: a bitsandbytes configuration is for 4 or for 8 bits" --method nf4 --keep '*.v_proj=int8'
+mixed "nf4 beside int8" "nf4 beside int8: a bitsandbytes configuration is for 4 or for 8 bits" --method int8 --keep '*.v_proj=nf4'
+check "fp4 of another block size beside nf4" quant --method nf4 --keep '*.v_proj=fp4-128' --keep '*.o_proj=fp16' -o "$T/both"
+check "layers kept beside AWQ groups of 32" quant --method rtn --format awq --keep '*.v_proj=fp16' -o "$T/kept"
+"$QP_TOOLS/mkmodel" "$T/rows" ff=108
+status "an AWQ export of rows that do not divide" 3 qquant -q --model "$T/rows" --method rtn --group-size -1 --format awq -o "$T/no"
+says "says so" "'model.layers.0.mlp.gate_proj.weight' as a awq checkpoint: a layer of 108 x 64 weights in groups of 64 is none that AWQ tensors hold: outputs by 8"
+[ -z "$(ls -d "$T"/no* 2>/dev/null)" ] && ok "and nothing is left" || not_ok "and nothing is left"
+
 # Checkpoints that contradict themselves.
 quant --method nf4 -o "$T/nf4" >/dev/null
 quant --method rtn -o "$T/gptq" >/dev/null
@@ -98,7 +116,69 @@ with open(sys.argv[1], "r+b") as f:
 P
 }
 tensor=model.layers.1.mlp.up_proj.weight
+retype() { # retype DIR TENSOR TYPE: in the header
+    python3 - "$1/model.safetensors" "$2" "$3" <<'P'
+import json, struct, sys
+b = open(sys.argv[1], "rb").read()
+n = struct.unpack("<Q", b[:8])[0]
+h = json.loads(b[8:8 + n])
+h[sys.argv[2]]["dtype"] = sys.argv[3]
+s = json.dumps(h).encode()
+open(sys.argv[1], "wb").write(struct.pack("<Q", len(s)) + s + b[8 + n:])
+P
+}
 if command -v python3 >/dev/null; then
+    quant --method int8 -o "$T/int8" >/dev/null
+    quant --method rtn --format awq -o "$T/awq" >/dev/null
+    q=model.layers.0.self_attn.q_proj
+    for case in m:weight:I16:"has dtype i16, which is not supported" gptq:qweight:F32:"has dtype f32, expected i32" gptq:qzeros:F32:"has dtype f32, expected i32" \
+        gptq:scales:BF16:"has dtype bf16, expected f16" gptq:g_idx:F32:"has dtype f32, expected i32" awq:qweight:F32:"has dtype f32, expected i32" awq:scales:I16:"has dtype i16, expected f16" \
+        nf4:weight.absmax:I32:"has dtype i32, expected f32" nf4:weight.quant_map:I32:"has dtype i32, expected f32" int8:weight:U8:"has dtype u8, expected i8" \
+        int8:SCB:I32:"has dtype i32, expected f32" fp8:weight:U8:"has dtype u8, which is not supported"; do
+        IFS=: read -r from part type why <<<"$case"
+        rm -rf "$T/bad" && cp -r "$T/$from" "$T/bad" && retype "$T/bad" "$q.$part" "$type"
+        status "$from: a $part of $type" 3 qppl --model "$T/bad" --text "$data/general-eval.txt"
+        says "says so" "/bad': tensor '$q.$part' $why"
+        status "$from: a $part of $type, quantized again" 3 qquant --model "$T/bad" --method rtn -o "$T/no"
+        [ -z "$(ls -d "$T"/no* 2>/dev/null)" ] && ok "and nothing is left" || not_ok "and nothing is left"
+    done
+    # Two shards, of which the second one is bad.
+    python3 - "$T/gptq" "$T/shards" <<'P'
+import json, os, shutil, struct, sys
+source, out = sys.argv[1:]
+shutil.copytree(source, out)
+b = open(out + "/model.safetensors", "rb").read()
+os.remove(out + "/model.safetensors")
+n = struct.unpack("<Q", b[:8])[0]
+h, data, names = json.loads(b[8:8 + n]), b[8 + n:], {}
+h.pop("__metadata__", None)
+for i in (1, 2):
+    part, at, head = b"", 0, {}
+    for name, t in h.items():
+        if (".layers.1." in name) == (i == 2):
+            x = data[slice(*t["data_offsets"])]
+            head[name] = dict(t, data_offsets=[at, at + len(x)])
+            part, at = part + x, at + len(x)
+            names[name] = f"model-{i:05}-of-00002.safetensors"
+    s = json.dumps(head).encode()
+    open(f"{out}/model-{i:05}-of-00002.safetensors", "wb").write(struct.pack("<Q", len(s)) + s + part)
+json.dump({"metadata": {}, "weight_map": names}, open(out + "/model.safetensors.index.json", "w"))
+P
+    ppl --model "$T/shards" >"$T/shards.qp" && ppl --model "$T/gptq" >"$T/one.qp" && [ "$(value "$T/shards.qp" ppl/)" = "$(value "$T/one.qp" ppl/)" ] && ok "two shards are one model" || not_ok "two shards are one model"
+    second=$T/shards/model-00002-of-00002.safetensors
+    bytes=$(stat -c %s "$second")
+    for cut in $((bytes - 1)) 5000 300 4 0; do
+        truncate -s $cut "$second"
+        for tool in "qppl --text $data/general-eval.txt" "qquant --method rtn -o $T/no"; do
+            # shellcheck disable=SC2086
+            status "${tool%% *}: a shard cut off at $cut" 3 $tool --model "$T/shards"
+            says "names it" "model-00002-of-00002.safetensors'"
+        done
+    done
+    rm "$second"
+    status "qquant: a missing shard" 3 qquant --method rtn -o "$T/no" --model "$T/shards"
+    says "names it" "cannot open '[^']*model-00002-of-00002.safetensors'"
+    [ -z "$(ls -d "$T"/no* 2>/dev/null)" ] && ok "and nothing is left" || not_ok "and nothing is left"
     for case in fp8:7f:NaN fp8:ff:NaN e5m2:7c:infinite e5m2:fe:NaN; do
         IFS=: read -r from byte what <<<"$case"
         rm -rf "$T/bad" && cp -r "$T/$from" "$T/bad" && poke "$T/bad" $tensor "$byte"

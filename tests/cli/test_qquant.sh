@@ -97,10 +97,13 @@ calib "$T/huge" >"$T/huge.qp"
 for method in gptq awq awq+gptq; do
     status "$method: activations that overflow" 3 qquant -q --group-size 32 --method $method <"$T/huge.qp"
     says "names the layer" "layer 'model.layers.0.*calibration activations are not finite"
+    status "$method: into a checkpoint" 3 qquant -q --group-size 32 --method $method -o "$T/none" <"$T/huge.qp"
+    says "names it, too" "layer 'model.layers.0.*calibration activations are not finite"
+    [ -z "$(ls -d "$T"/none* 2>/dev/null)" ] && ok "and nothing is left" || not_ok "and nothing is left"
 done
 mk "$T/zero" break=zero
 calib "$T/zero" >"$T/zero.qp"
-for method in gptq awq; do
+for method in gptq awq awq+gptq; do
     status "$method: inputs that are always zero" 0 qquant --group-size 32 --method $method <"$T/zero.qp"
     grep -q "warning: 'model.layers.0.self_attn.q_proj.weight' was rounded to nearest: the Hessian is zero" "$T/err" && ok "$method: says so" || not_ok "$method: says so"
     [ "$(qcat -t layer "$T/out" | grep -c '"fallback":true')" = 14 ] && ok "$method: the records say so" || not_ok "$method: the records say so"

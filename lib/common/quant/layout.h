@@ -22,6 +22,8 @@ struct qp_layout {
     /* quantization_config of config.json, a new reference; NULL: no memory. NULL itself: the layout has no folder, it is a GGUF file. */
     struct json_t *(*config)(const struct qp_layout_options *o, const struct qp_model *m);
     const char *config_file; /* holds the same once more; NULL: none */
+    /* QP_E_INPUT where a layer of format f cannot stand beside those of o->format, because the configuration speaks for all. NULL: any can. */
+    int (*beside)(const struct qp_layout_options *o, const struct qp_format *f, struct qp_err *err);
     bool linear_only;        /* its loaders put quantized layers in the place of nn.Linear alone, not of Conv1D (GPT-2, weights stored transposed) */
 };
 

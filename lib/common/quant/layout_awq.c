@@ -16,4 +16,12 @@ static json_t *config(const struct qp_layout_options *o, const struct qp_model *
                      qp_layout_left_out(o, m));
 }
 
-const struct qp_layout qp_layout_awq = {.name = "awq", .packing = packing, .config = config, .linear_only = true};
+static int beside(const struct qp_layout_options *o, const struct qp_format *f, struct qp_err *err)
+{
+    int64_t size = f->grid.group_size, most = o->format.grid.group_size;
+    if (size == most)
+        return 0;
+    return qp_err_set(err, QP_E_INPUT, "groups of %lld beside groups of %lld: an AWQ configuration has one size for all layers", (long long)size, (long long)most);
+}
+
+const struct qp_layout qp_layout_awq = {.name = "awq", .packing = packing, .config = config, .beside = beside, .linear_only = true};

@@ -24,4 +24,14 @@ static json_t *config(const struct qp_layout_options *o, const struct qp_model *
     return c;
 }
 
-const struct qp_layout qp_layout_bnb = {.name = "bnb", .packing = packing, .config = config};
+static int beside(const struct qp_layout_options *o, const struct qp_format *f, struct qp_err *err)
+{
+    char name[32], most[32];
+    if ((f->id == QP_FMT_INT8) == (o->format.id == QP_FMT_INT8))
+        return 0;
+    qp_format_name(f, name);
+    qp_format_name(&o->format, most);
+    return qp_err_set(err, QP_E_INPUT, "%s beside %s: a bitsandbytes configuration is for 4 or for 8 bits", name, most);
+}
+
+const struct qp_layout qp_layout_bnb = {.name = "bnb", .packing = packing, .config = config, .beside = beside};

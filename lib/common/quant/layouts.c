@@ -19,10 +19,14 @@ int qp_layout_declare(const struct qp_layout *l, const struct qp_layout_options 
 {
     const struct qp_weight *w = qp_model_linear(m, i)->weight;
     int r = qp_pack(l->packing(o), qp_layout_format(o, i), w->rows, w->cols, NULL, out, err);
-    if (!r && w->transposed && l->linear_only && !qp_layout_keeps(o, i)) {
-        qp_parts_release(out);
+    if (r || qp_layout_keeps(o, i))
+        return r;
+    if (w->transposed && l->linear_only)
         r = qp_err_set(err, QP_E_INPUT, "the layer is a Conv1D, which loaders of %s leave as it is; gptq and gptq_v2 hold integer grids of it, bnb holds nf4, fp4 and int8", l->name);
-    }
+    else if (l->beside && !qp_format_keeps(&o->format))
+        r = l->beside(o, qp_layout_format(o, i), err);
+    if (r)
+        qp_parts_release(out);
     return r;
 }
 

@@ -18,6 +18,7 @@ struct job {
     const uint32_t *cache;
     const struct qp_attn_shape *s;
     int64_t ldo, ldq, pos0, T, tiles;
+    int64_t heads; /* rows of a tile are tokens: 1; are query heads of one token: more */
 };
 
 static int64_t padded(int64_t n, int64_t to)
@@ -186,8 +187,9 @@ INLINE void softmax_row(struct state *st, int i, int row, int n, int64_t first, 
 /* Rows r .. r+mr-1 of the tile against the keys of one block, panels behind the last row's position left out. */
 static void rows_block(struct state *st, const struct job *j, const uint32_t *kp, const uint32_t *vp, int64_t t0, int r, int mr, int64_t key0)
 {
+    const int64_t step = j->heads > 1 ? 0 : 1; /* positions from row to row */
     const struct qp_attn_shape *s = j->s;
-    int64_t k2 = pairs(s->head_dim), hp = padded(s->head_dim, NR), cap2 = padded(s->capacity, KEYS) / 2, reach = j->pos0 + t0 + r + mr - key0;
+    int64_t k2 = pairs(s->head_dim), hp = padded(s->head_dim, NR), cap2 = padded(s->capacity, KEYS) / 2, reach = j->pos0 + t0 + (r + mr - 1) * step + 1 - key0;
     float c = s->scale * 1.44269504f;
     if (reach <= 0)
         return;
@@ -198,7 +200,7 @@ static void rows_block(struct state *st, const struct job *j, const uint32_t *kp
         if (s->soft_cap > 0) /* of scores as they are summed, before the scale */
             for (int k = 0; k < n; k += VL)
                 v_store(st->s + i * KEYS + k, v_soft_cap(v_load(st->s + i * KEYS + k), s->soft_cap / s->scale));
-        int64_t last = j->pos0 + t0 + r + i - key0, first = s->window ? last + 1 - s->window : 0;
+        int64_t last = j->pos0 + t0 + (r + i) * step - key0, first = s->window ? last + 1 - s->window : 0;
         if (n == KEYS)
             softmax_row(st, i, r + i, KEYS, first, last, c, hp);
         else
@@ -217,26 +219,28 @@ static void round_query(uint32_t *to, const float *q, int64_t hd)
         to[d / 2] = (uint32_t)qp_f32_to_bf16(q[d]) | (d + 1 < hd ? (uint32_t)qp_f32_to_bf16(q[d + 1]) << 16 : 0);
 }
 
+/* Rows of a tile: tokens from t0 on of head h, or one token's heads from h on. */
 static void attend(const struct job *j, int64_t h, int64_t t0, int rows)
 {
+    const int64_t token = j->heads > 1 ? 0 : 1, head = 1 - token;
     struct state st;
     const struct qp_attn_shape *s = j->s;
     int64_t hd = s->head_dim, k2 = pairs(hd), hp = padded(hd, NR), kv = h / (s->n_heads / s->n_kv_heads);
     const uint32_t *kp = j->cache + (size_t)kv * head_words(s), *vp = kp + k_words(s);
     for (int i = 0; i < rows; i++) {
-        round_query(st.q + i * k2, j->q + (t0 + i) * j->ldq + h * hd, hd);
+        round_query(st.q + i * k2, j->q + (t0 + i * token) * j->ldq + (h + i * head) * hd, hd);
         st.m[i] = -1e30f;
     }
     memset(st.l, 0, sizeof st.l);
     memset(st.o, 0, (size_t)(rows * hp) * sizeof(float));
     int64_t first = s->window && j->pos0 + t0 + 1 > s->window ? j->pos0 + t0 + 1 - s->window : 0;
-    for (int64_t key0 = first / KEYS * KEYS; key0 < j->pos0 + t0 + rows; key0 += KEYS)
+    for (int64_t key0 = first / KEYS * KEYS; key0 < j->pos0 + t0 + (rows - 1) * token + 1; key0 += KEYS)
         for (int r = 0; r < rows; r += MR)
             rows_block(&st, j, kp, vp, t0, r, rows - r < MR ? rows - r : MR, key0);
     for (int i = 0; i < rows; i++) {
         float inv = 1.f / v_hsum(v_load(st.l + i * VL));
         for (int64_t d = 0; d < hd; d++)
-            j->out[(t0 + i) * j->ldo + h * hd + d] = st.o[i * hp + d] * inv;
+            j->out[(t0 + i * token) * j->ldo + (h + i * head) * hd + d] = st.o[i * hp + d] * inv;
     }
 }
 
@@ -251,9 +255,27 @@ static void tasks(void *arg, int64_t begin, int64_t end, int thread)
     }
 }
 
+/* One token: the query heads of a key-value head are the rows of a tile, so that keys and values are read once for all of them. */
+static void group_tasks(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct job *j = arg;
+    const int64_t group = j->s->n_heads / j->s->n_kv_heads, tiles = (group + j->heads - 1) / j->heads;
+    (void)thread;
+    for (int64_t task = begin; task < end; task++) {
+        int64_t first = task % tiles * j->heads;
+        attend(j, task / tiles * group + first, 0, (int)(group - first < j->heads ? group - first : j->heads));
+    }
+}
+
 void qp_avx512_bf16_attention_bf16(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const void *cache,
                                    const struct qp_attn_shape *s, int64_t pos0, int64_t T)
 {
-    struct job j = {out, q, cache, s, ldo, ldq, pos0, T, (T + QROWS - 1) / QROWS};
-    qp_pool_for(ex->pool, j.tiles * s->n_heads, 1, tasks, &j);
+    struct job j = {out, q, cache, s, ldo, ldq, pos0, T, (T + QROWS - 1) / QROWS, 1};
+    const int64_t group = s->n_heads / s->n_kv_heads;
+    if (T != 1 || group == 1) {
+        qp_pool_for(ex->pool, j.tiles * s->n_heads, 1, tasks, &j);
+        return;
+    }
+    j.heads = group < QROWS ? group : QROWS;
+    qp_pool_for(ex->pool, s->n_kv_heads * ((group + j.heads - 1) / j.heads), 1, group_tasks, &j);
 }

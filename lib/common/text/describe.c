@@ -61,7 +61,7 @@ static int check(const struct qp_tokenizer *t, struct qp_err *err)
 }
 
 struct holder { /* behind the spec's arrays */
-    char pad[24];
+    char pad[32]; /* "[PAD" and 20 digits */
 };
 
 static int fill(struct qp_tokenizer_spec *s, const struct qp_tokenizer *t, size_t n, struct qp_err *err)

@@ -13,7 +13,6 @@
 #define QGEN_MAX_MODELS 64
 #define QGEN_MAX_STOPS 32
 
-
 struct qgen_example {
     int64_t i, line;      /* index in the file, and its line */
     char *id, *category;  /* NULL: none */

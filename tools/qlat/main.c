@@ -5,7 +5,6 @@
 
 static struct qlat app = {.batch_text = "1,8,32,64", .depth_text = "0", .kv_text = "auto", .new_tokens = 128, .warmup = 10, .runs = 50, .seed = 42, .measure_limits = true};
 
-
 static const struct qp_opt options[] = {
     QP_OPT_STR('m', "model", &app.model, "M", "a model (directory or .gguf) instead of a stream"),
     QP_OPT_STR('\0', "batch", &app.batch_text, "N,N,...", "sequences that are answered together"),

@@ -14,7 +14,6 @@
 #define QLAT_CONFIDENCE 0.95
 #define QLAT_TAG 64
 
-
 struct qlat_list {
     int64_t v[QLAT_MAX_LIST];
     int n;

@@ -13,7 +13,6 @@
 #define QMC_MAX_TASKS 128
 #define QMC_KEY 17
 
-
 struct qmc_task {
     struct qp_mc_task *t;
     char key[QMC_MAX_MODELS][QMC_KEY]; /* model, task and protocol */

@@ -183,5 +183,7 @@ int qp_block_check(const struct qp_block *b, struct qp_err *err) QP_MUST_USE;
 /* x [n, D] = embeddings of ids from position pos0 on. */
 int qp_embed_at(const struct qp_model *m, const int32_t *ids, int64_t n, int64_t pos0, float *x, struct qp_err *err) QP_MUST_USE;
 bool qp_all_finite(const float *x, int64_t n);
+/* packed.c: qp_weight_read_rows, and NaN or infinities are QP_E_INPUT by name. */
+int qp_read_finite_rows(const struct qp_weight *w, int64_t row0, int64_t n, float *dst, struct qp_err *err) QP_MUST_USE;
 
 #endif

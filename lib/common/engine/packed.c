@@ -15,6 +15,15 @@ bool qp_all_finite(const float *x, int64_t n)
     return sum == 0;
 }
 
+int qp_read_finite_rows(const struct qp_weight *w, int64_t row0, int64_t n, float *dst, struct qp_err *err)
+{
+    if (qp_weight_read_rows(w, row0, n, dst, err))
+        return err->code;
+    if (qp_all_finite(dst, n * w->cols))
+        return 0;
+    return qp_err_set(err, QP_E_INPUT, "tensor '%s' holds NaN or infinite weights (rows %lld to %lld)", w->name, (long long)row0, (long long)(row0 + n - 1));
+}
+
 void qp_packed_release(struct qp_packed *p)
 {
     for (int i = 0; i < p->n_parts; i++) {
@@ -36,9 +45,7 @@ static int pack_dense(struct qp_packed_part *p, int64_t row0, const struct qp_we
     int r = rows ? 0 : QP_E_RESOURCE;
     for (int64_t at = 0; !r && at < w->rows; at += slice) {
         int64_t n = w->rows - at < slice ? w->rows - at : slice;
-        r = qp_weight_read_rows(w, at, n, rows, err);
-        if (!r && !qp_all_finite(rows, n * w->cols))
-            r = qp_err_set(err, QP_E_INPUT, "tensor '%s' holds NaN or infinite weights (rows %lld to %lld)", w->name, (long long)at, (long long)(at + n - 1));
+        r = qp_read_finite_rows(w, at, n, rows, err);
         if (!r)
             lin.pack(ex, p->data, rows, w->cols, row0 + at, n, p->rows, w->cols);
     }

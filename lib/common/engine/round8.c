@@ -28,10 +28,8 @@ static int pack_slices(struct qp_packed_part *part, const struct qp_weight *w, c
     const struct qp_qmatrix *q = &part->q;
     for (int64_t at = 0; at < q->N; at += slice) {
         int64_t n = q->N - at < slice ? q->N - at : slice;
-        if (qp_weight_read_rows(w, at, n, rows, err))
+        if (qp_read_finite_rows(w, at, n, rows, err))
             return err->code;
-        if (!qp_all_finite(rows, n * q->K))
-            return qp_err_set(err, QP_E_INPUT, "tensor '%s' holds NaN or infinite weights (rows %lld to %lld)", w->name, (long long)at, (long long)(at + n - 1));
         for (int64_t r = 0; r < n; r++)
             round_row(codes + r * q->K, scales + r * q->n_groups, rows + r * q->K, q);
         ops->linear_q_pack(ex, part->data, q, codes, scales, NULL, at, n);

@@ -13,7 +13,6 @@
 #include "backend/cpu/simd/qpanel.h"
 #include "backend/cpu/variants.h"
 
-#define Q_ROW_BLOCK 192   /* rows that share a decoded panel */
 #define Q_BLOCK 1024      /* rows of x that are rounded at a time */
 #define Q_DECODED 2048    /* columns decoded at a time, in whole groups: a panel that the second-level cache holds */
 #define Q_PANELS (NR / QN)
@@ -76,16 +75,6 @@ INLINE void q_flush(const struct qp_qmatrix *q, float *total, vf acc, vf s, vf z
     v_store(total, v_fma(acc, s, v_load(total)));
 }
 
-/* Rows of y between memory and the tile's totals [mr][np * QN]. */
-INLINE void q_totals(float *total, const struct q_job *j, int mr, int width, float *y, int64_t n, bool out)
-{
-    for (int i = 0; i < mr; i++)
-        if (out)
-            memcpy(y + i * j->ldy, total + i * width, (size_t)n * sizeof *y);
-        else if (j->accumulate)
-            memcpy(total + i * width, y + i * j->ldy, (size_t)n * sizeof *y);
-}
-
 /* mr rows from t on against np panels from p on. */
 INLINE void q_direct_body(int mr, int np, int bits, const struct q_job *j, int64_t p, int64_t t)
 {
@@ -98,7 +87,7 @@ INLINE void q_direct_body(int mr, int np, int bits, const struct q_job *j, int64
     int64_t n = j->q->N - p * QN < width ? j->q->N - p * QN : width;
     struct q_tables tables = q_tables_load(q);
     memset(total, 0, (size_t)(mr * width) * sizeof *total);
-    q_totals(total, j, mr, width, y, n, false);
+    q_totals(total, width, y, j->ldy, mr, n, j->accumulate, false);
     for (int64_t g = 0; g < q->n_groups; g++) {
         int64_t cols = q_width(q, g), units = cols / q_cols(bits);
         vf acc[MR][8];
@@ -130,7 +119,7 @@ INLINE void q_direct_body(int mr, int np, int bits, const struct q_job *j, int64
         w += q_group_bytes(q, cols);
         x += cols / Q_STEP;
     }
-    q_totals(total, j, mr, width, y, n, true);
+    q_totals(total, width, y, j->ldy, mr, n, j->accumulate, true);
 }
 
 #define Q_DIRECT(mr, np)                                                                                          \
@@ -161,16 +150,14 @@ static void q_direct(int mr, int np, const struct q_job *j, int64_t p, int64_t t
 static void q_few(void *arg, int64_t begin, int64_t end, int thread)
 {
     const struct q_job *j = arg;
-    int64_t panels = q_panels(j->q), chunks = (panels + j->grain - 1) / j->grain;
     (void)thread;
     for (int64_t task = begin; task < end; task++) {
-        int64_t p = task % chunks * j->grain, p1 = p + j->grain < panels ? p + j->grain : panels;
-        int64_t t0 = task / chunks * Q_ROW_BLOCK, t1 = t0 + Q_ROW_BLOCK < j->T ? t0 + Q_ROW_BLOCK : j->T;
-        int64_t passes = (t1 - t0 + MR - 1) / MR, rows = (t1 - t0 + passes - 1) / passes;
-        for (int np; p < p1; p += np) {
-            np = j->T == 1 && p1 - p >= 4 ? 4 : rows <= 4 && p1 - p >= 2 ? 2 : 1;
-            for (int64_t t = t0; t < t1; t += rows)
-                q_direct((int)(t1 - t < rows ? t1 - t : rows), np, j, p, t);
+        struct q_share s = q_share_of(j->q, j->T, j->grain, task);
+        int np;
+        for (int64_t p = s.p0; p < s.p1; p += np) {
+            np = j->T == 1 && s.p1 - p >= 4 ? 4 : s.rows <= 4 && s.p1 - p >= 2 ? 2 : 1;
+            for (int64_t t = s.t0; t < s.t1; t += s.rows)
+                q_direct((int)(s.t1 - t < s.rows ? s.t1 - t : s.rows), np, j, p, t);
         }
     }
 }
@@ -285,11 +272,6 @@ static void q_many(void *arg, int64_t begin, int64_t end, int thread)
 
 /* ---- all ---- */
 
-static size_t q_align(size_t n)
-{
-    return (n + 63) / 64 * 64;
-}
-
 static size_t q_decoded_bytes(const struct qp_qmatrix *q)
 {
     int64_t some = Q_DECODED / q->group > 1 ? Q_DECODED / q->group : 1, cols = some < q->n_groups ? some * q->group : q->Kp;
@@ -302,7 +284,7 @@ void LINEAR_Q(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t
     struct q_job j = {.packed = packed, .q = q, .ldy = ldy, .ldx = ldx, .steps = q->Kp / Q_STEP, .stream = q_panel_bytes(q), .accumulate = accumulate};
     size_t xb = q_align((size_t)(block * j.steps) * sizeof(q_x)), xs = q_align((size_t)(block * q->n_groups) * sizeof(float));
     bool few = T <= Q_FEW(q->bits);
-    j.grain = T > 16 ? 1 : panels >= 64 ? 4 : panels >= 24 ? 3 : 2;
+    j.grain = q_grain(q, T);
     j.panel_bytes = few ? 0 : q_align(q_decoded_bytes(q));
     uint8_t *scratch = qp_exec_scratch(ex, xb + xs + j.panel_bytes * (size_t)qp_pool_threads(ex->pool));
     if (!scratch)
@@ -316,7 +298,7 @@ void LINEAR_Q(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t
         j.y = y + t * ldy;
         qp_pool_for(ex->pool, j.T, 24, q_convert, &j);
         if (few)
-            qp_pool_for(ex->pool, (panels + j.grain - 1) / j.grain * ((j.T + Q_ROW_BLOCK - 1) / Q_ROW_BLOCK), 1, q_few, &j);
+            qp_pool_for(ex->pool, q_shares(q, j.T, j.grain), 1, q_few, &j);
         else
             qp_pool_for(ex->pool, wide * ((j.T + Q_ROW_BLOCK - 1) / Q_ROW_BLOCK), 1, q_many, &j);
     }

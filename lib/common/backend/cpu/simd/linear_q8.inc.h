@@ -10,7 +10,6 @@
 #include "backend/cpu/simd/qpanel.h"
 #include "backend/cpu/variants.h"
 
-#define Q8_ROW_BLOCK 192 /* rows that share a panel's codes while a cache holds them */
 #define Q8_BLOCK 1024    /* rows of x that are rounded at a time */
 
 struct q8_group {  /* a row's x in one group */
@@ -129,16 +128,6 @@ INLINE void q8_sums(int mr, int np, int bits, q8_i acc[MR][8], const struct q8_j
     }
 }
 
-/* Rows of y between memory and the tile's totals [mr][width]. */
-INLINE void q8_totals(float *total, const struct q8_job *j, int mr, int width, float *y, int64_t n, bool out)
-{
-    for (int i = 0; i < mr; i++)
-        if (out)
-            memcpy(y + i * j->ldy, total + i * width, (size_t)n * sizeof *y);
-        else if (j->accumulate)
-            memcpy(total + i * width, y + i * j->ldy, (size_t)n * sizeof *y);
-}
-
 /* mr rows from t on against np panels from p on. */
 INLINE void q8_tile(int mr, int np, int bits, const struct q8_job *j, int64_t p, int64_t t)
 {
@@ -152,7 +141,7 @@ INLINE void q8_tile(int mr, int np, int bits, const struct q8_job *j, int64_t p,
     int64_t n = q->N - p * QN < width ? q->N - p * QN : width;
     vf total[MR][8];
     memset(memory, 0, (size_t)(mr * width) * sizeof *memory);
-    q8_totals(memory, j, mr, width, y, n, false);
+    q_totals(memory, width, y, j->ldy, mr, n, j->accumulate, false);
     UNROLL for (int i = 0; i < mr; i++)
         UNROLL for (int v = 0; v < 2 * np; v++)
             total[i][v] = v_load(memory + i * width + v * VL);
@@ -177,7 +166,7 @@ INLINE void q8_tile(int mr, int np, int bits, const struct q8_job *j, int64_t p,
     UNROLL for (int i = 0; i < mr; i++)
         UNROLL for (int v = 0; v < 2 * np; v++)
             v_store(memory + i * width + v * VL, total[i][v]);
-    q8_totals(memory, j, mr, width, y, n, true);
+    q_totals(memory, width, y, j->ldy, mr, n, j->accumulate, true);
 }
 
 #define Q8_TILE(mr, np)                                                                                       \
@@ -208,32 +197,25 @@ static void q8_run_tile(int mr, int np, const struct q8_job *j, int64_t p, int64
 static void q8_tasks(void *arg, int64_t begin, int64_t end, int thread)
 {
     const struct q8_job *j = arg;
-    int64_t panels = q_panels(j->q), chunks = (panels + j->grain - 1) / j->grain;
     (void)thread;
     for (int64_t task = begin; task < end; task++) {
-        int64_t p = task % chunks * j->grain, p1 = p + j->grain < panels ? p + j->grain : panels;
-        int64_t t0 = task / chunks * Q8_ROW_BLOCK, t1 = t0 + Q8_ROW_BLOCK < j->T ? t0 + Q8_ROW_BLOCK : j->T;
-        int64_t passes = (t1 - t0 + MR - 1) / MR, rows = (t1 - t0 + passes - 1) / passes;
-        for (int np; p < p1; p += np) {
-            np = rows == 1 && p1 - p >= 4 ? 4 : rows <= 2 && p1 - p >= 2 ? 2 : 1;
-            for (int64_t t = t0; t < t1; t += rows)
-                q8_run_tile((int)(t1 - t < rows ? t1 - t : rows), np, j, p, t);
+        struct q_share s = q_share_of(j->q, j->T, j->grain, task);
+        int np;
+        for (int64_t p = s.p0; p < s.p1; p += np) {
+            np = s.rows == 1 && s.p1 - p >= 4 ? 4 : s.rows <= 2 && s.p1 - p >= 2 ? 2 : 1;
+            for (int64_t t = s.t0; t < s.t1; t += s.rows)
+                q8_run_tile((int)(s.t1 - t < s.rows ? s.t1 - t : s.rows), np, j, p, t);
         }
     }
 }
 
 /* ---- all ---- */
 
-static size_t q8_align(size_t n)
-{
-    return (n + 63) / 64 * 64;
-}
-
 void LINEAR_Q8(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, const void *packed, const struct qp_qmatrix *q, int64_t T, bool accumulate)
 {
-    int64_t block = T < Q8_BLOCK ? T : Q8_BLOCK, panels = q_panels(q);
+    int64_t block = T < Q8_BLOCK ? T : Q8_BLOCK;
     struct q8_job j = {.packed = packed, .q = q, .ldy = ldy, .ldx = ldx, .stream = q_panel_bytes(q), .accumulate = accumulate};
-    size_t codes = q8_align((size_t)(block * q->Kp)), groups = q8_align((size_t)(block * q->n_groups) * sizeof *j.groups);
+    size_t codes = q_align((size_t)(block * q->Kp)), groups = q_align((size_t)(block * q->n_groups) * sizeof *j.groups);
     size_t ordered = q->perm ? (size_t)(q->Kp * qp_pool_threads(ex->pool)) * sizeof *j.ordered : 0;
     uint8_t *scratch = qp_exec_scratch(ex, codes + groups + ordered);
     if (!scratch)
@@ -241,12 +223,12 @@ void LINEAR_Q8(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_
     j.codes = (int8_t *)scratch;
     j.groups = (struct q8_group *)(void *)(scratch + codes);
     j.ordered = ordered ? (float *)(void *)(scratch + codes + groups) : NULL;
-    j.grain = T > 16 ? 1 : panels >= 64 ? 4 : panels >= 24 ? 3 : 2;
+    j.grain = q_grain(q, T);
     for (int64_t t = 0; t < T; t += block) {
         j.T = T - t < block ? T - t : block;
         j.x = x + t * ldx;
         j.y = y + t * ldy;
         qp_pool_for(ex->pool, j.T, 24, q8_convert, &j);
-        qp_pool_for(ex->pool, (panels + j.grain - 1) / j.grain * ((j.T + Q8_ROW_BLOCK - 1) / Q8_ROW_BLOCK), 1, q8_tasks, &j);
+        qp_pool_for(ex->pool, q_shares(q, j.T, j.grain), 1, q8_tasks, &j);
     }
 }

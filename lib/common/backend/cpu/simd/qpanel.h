@@ -42,6 +42,47 @@ INLINE size_t q_panel_bytes(const struct qp_qmatrix *q)
     return (size_t)(q->n_groups - 1) * q_group_bytes(q, q->group) + q_group_bytes(q, q_width(q, q->n_groups - 1));
 }
 
+/* Rows of y between memory and a tile's totals [mr][width], of which n are there: out of the tile, or into it when y is added to. */
+INLINE void q_totals(float *total, int width, float *y, int64_t ldy, int mr, int64_t n, bool accumulate, bool out)
+{
+    for (int i = 0; i < mr; i++)
+        if (out)
+            memcpy(y + i * ldy, total + i * width, (size_t)n * sizeof *y);
+        else if (accumulate)
+            memcpy(total + i * width, y + i * ldy, (size_t)n * sizeof *y);
+}
+
+/* Where codes are read as they are, a task is `grain` panels, which stay in the first-level cache, times a block of rows in passes of nearly equal length. */
+#define Q_ROW_BLOCK 192
+struct q_share {
+    int64_t p0, p1, t0, t1, rows; /* rows: of a pass, at most MR */
+};
+
+INLINE int64_t q_shares(const struct qp_qmatrix *q, int64_t T, int64_t grain)
+{
+    return (q_panels(q) + grain - 1) / grain * ((T + Q_ROW_BLOCK - 1) / Q_ROW_BLOCK);
+}
+
+INLINE struct q_share q_share_of(const struct qp_qmatrix *q, int64_t T, int64_t grain, int64_t task)
+{
+    int64_t panels = q_panels(q), chunks = (panels + grain - 1) / grain, p0 = task % chunks * grain, t0 = task / chunks * Q_ROW_BLOCK;
+    struct q_share s = {p0, p0 + grain < panels ? p0 + grain : panels, t0, t0 + Q_ROW_BLOCK < T ? t0 + Q_ROW_BLOCK : T, 0};
+    int64_t passes = (s.t1 - s.t0 + MR - 1) / MR;
+    s.rows = (s.t1 - s.t0 + passes - 1) / passes;
+    return s;
+}
+
+INLINE int64_t q_grain(const struct qp_qmatrix *q, int64_t T)
+{
+    int64_t panels = q_panels(q);
+    return T > 16 ? 1 : panels >= 64 ? 4 : panels >= 24 ? 3 : 2;
+}
+
+INLINE size_t q_align(size_t n)
+{
+    return (n + 63) / 64 * 64;
+}
+
 /* Vector v of the scales (or zeros) at s. */
 INLINE vf q_load_scales(const struct qp_qmatrix *q, const uint8_t *s, int v)
 {

@@ -7,7 +7,6 @@
 
 static struct qgen app = {.max_new = 50, .batch = 16, .kv_mb = 4096, .expected_field = "expected_output", .category_field = "category"};
 
-static const char *const kv_names[] = {"auto", "f32", "bf16", "f16", "int8", NULL};
 static const char *const match_names[] = {"contains", "exact", "regex", "number", NULL};
 static const char *const number_names[] = {"last", "first", NULL};
 
@@ -34,7 +33,7 @@ static const struct qp_opt options[] = {
     QP_OPT_INT('b', "batch", &app.batch, 1, 1024, "N", "examples that are answered together; answers do not depend on it"),
     QP_OPT_INT('\0', "kv-memory", &app.kv_mb, 1, INT64_C(1) << 30, "MB", "fewer are answered together where their KV caches would take more"),
     QP_OPT_ENUM('\0', "compute", &app.compute, qp_compute_choices, "TYPE", QP_COMPUTE_HELP),
-    QP_OPT_ENUM('\0', "kv", &app.kv, kv_names, "TYPE", "how keys and values are kept: auto is --compute's type"),
+    QP_OPT_ENUM('\0', "kv", &app.kv, qp_kv_choices, "TYPE", QP_KV_HELP),
     QP_OPT_END,
 };
 

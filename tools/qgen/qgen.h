@@ -27,7 +27,7 @@ struct qgen {
     const char *model, *data, *template, *system, *name, *expected_field, *category_field, *extract, *shard_text;
     struct qp_strs stops;
     int64_t max_new, batch, limit, shard, shards, kv_mb;
-    int match, number, compute, kv; /* kv: 0 auto, else enum qp_kv + 1 */
+    int match, number, compute, kv; /* of qp_compute_choices, qp_kv_choices */
     bool ignore_case, whole_words;
     double tolerance;
 

@@ -85,9 +85,8 @@ static int answer_one(struct qgen *a, struct qp_tool_run *run, size_t m)
     qp_progress_update(run->progress, (int64_t)m, entry->id);
     if (qp_model_end_ids(entry->model, a->tok, eos, &n_eos, &run->err) || qp_engine_new(&e, entry->model, &a->ops, a->pool, a->compute_used, &run->err))
         return qp_err_context(&run->err, "model '%s'", entry->id);
-    if (a->kv)
-        qp_engine_set_kv(e, (enum qp_kv)(a->kv - 1));
-    a->kv_used = qp_engine_kv(e);
+    a->kv_used = qp_kv_chosen(a->kv, a->compute_used);
+    qp_engine_set_kv(e, a->kv_used);
     double start = now();
     int r = generate(a, run, e, entry->id, eos, n_eos);
     a->seconds += now() - start;

@@ -53,11 +53,8 @@ static bool take_depth(const char *word, int64_t *v)
 
 static bool take_kv(const char *word, int64_t *v)
 {
-    *v = -1;
-    if (!strcmp(word, "auto"))
-        return true;
-    for (*v = 0; *v < QP_KV_COUNT; ++*v)
-        if (!strcmp(word, qp_kv_name((enum qp_kv)*v)))
+    for (*v = 0; qp_kv_choices[*v]; ++*v)
+        if (!strcmp(word, qp_kv_choices[*v]))
             return true;
     return false;
 }
@@ -114,6 +111,6 @@ void qlat_tag(const struct qlat *a, const struct qp_latency_shape *s, char out[Q
         at += snprintf(out + at, (size_t)(QLAT_TAG - at), "-p%lld", (long long)s->prompt_len);
     if (s->depth)
         at += snprintf(out + at, (size_t)(QLAT_TAG - at), "-d%lld", (long long)s->depth);
-    if (s->kv >= 0)
-        snprintf(out + at, (size_t)(QLAT_TAG - at), "-%s", qp_kv_name((enum qp_kv)s->kv));
+    if (s->kv)
+        snprintf(out + at, (size_t)(QLAT_TAG - at), "-%s", qp_kv_choices[s->kv]);
 }

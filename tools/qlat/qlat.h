@@ -29,7 +29,7 @@ struct qlat {
     struct qp_model_set *models;
     struct qp_sweep_model list[QLAT_MAX_MODELS];
     size_t n_models;
-    struct qlat_list batches, prompt_lens, depths, kvs; /* kvs: enum qp_kv, or -1 */
+    struct qlat_list batches, prompt_lens, depths, kvs; /* kvs: of qp_kv_choices */
     struct qp_buf prompt;
     double limits[QP_LIMIT_COUNT];
     char cpu[128], governor[32];

@@ -5,7 +5,6 @@
 
 static struct qmc app = {.n_shots = -1, .seed = QP_MC_SEED};
 
-static const char *const kv_names[] = {"auto", "f32", "bf16", "f16", "int8", NULL};
 static const char *const sampler_names[] = {"task", "default", "first_n", NULL};
 
 static const struct qp_opt options[] = {
@@ -18,7 +17,7 @@ static const struct qp_opt options[] = {
     QP_OPT_STR('l', "limit", &app.limit_text, "N|FRACTION", "the first N questions, or that share, of each task and subject"),
     QP_OPT_STR('\0', "shard", &app.shard_text, "I/N", "every Nth question from the Ith (I from 0 to N-1); qcat --merge joins the shards"),
     QP_OPT_ENUM('\0', "compute", &app.compute, qp_compute_choices, "TYPE", QP_COMPUTE_HELP),
-    QP_OPT_ENUM('\0', "kv", &app.kv, kv_names, "TYPE", "how keys and values are kept: auto is --compute's type"),
+    QP_OPT_ENUM('\0', "kv", &app.kv, qp_kv_choices, "TYPE", QP_KV_HELP),
     QP_OPT_STR('\0', "cache", &app.cache, "DIR", "keep the baselines' items there, by model, task and protocol, and take them from there"),
     QP_OPT_STR('\0', "resume", &app.resume, "FILE", "take the items that a run before has written to FILE, cut off or not"),
     QP_OPT_STR('\0', "lm-eval-json", &app.lm_eval_json, "DIR", "write results and samples as lm-evaluation-harness does, too"),

@@ -29,7 +29,7 @@ struct qmc_model {
 struct qmc {
     const char *model, *tasks, *data, *limit_text, *shard_text, *cache, *resume, *lm_eval_json;
     int64_t n_shots, seed;
-    int sampler, compute, kv; /* kv: 0 auto, else enum qp_kv + 1 */
+    int sampler, compute, kv; /* of qp_compute_choices, qp_kv_choices */
 
     struct qp_mc_options options;
     struct qp_model_set *models;

@@ -53,7 +53,7 @@ int qmc_open_models(struct qmc *a, struct qp_tool_run *run)
     if (qp_backend_cpu_init(&a->ops, run->backend, err) || qp_pool_new(&a->pool, (int)run->threads, err) || qp_model_tokenizer(qp_model_set_at(a->models, 0)->model, &a->tok, err))
         return err->code;
     a->compute_used = qp_compute_chosen(a->compute, &a->ops);
-    a->kv_used = a->kv ? (enum qp_kv)(a->kv - 1) : a->compute_used == QP_COMPUTE_F32 ? QP_KV_F32 : QP_KV_BF16;
+    a->kv_used = qp_kv_chosen(a->kv, a->compute_used);
     const struct qp_model_config *first = qp_model_config(qp_model_set_at(a->models, 0)->model);
     a->max_length = first->max_positions > 0 ? first->max_positions : DEFAULT_LENGTH;
     for (size_t i = 0; i < a->n_models; i++) {

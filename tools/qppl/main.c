@@ -10,7 +10,6 @@
 
 static struct qppl app;
 
-static const char *const kv_names[] = {"auto", "f32", "bf16", "f16", "int8", NULL};
 static const char *const bos_names[] = {"auto", "always", "never", NULL};
 static const char *const compat_names[] = {"token-weighted", "window-mean", NULL};
 
@@ -26,7 +25,7 @@ static const struct qp_opt options[] = {
     QP_OPT_ENUM('\0', "compat", &app.compat, compat_names, "MODE", "what ppl/NAME is: token-weighted, or the mean of window means"),
     QP_OPT_ENUM('\0', "bos", &app.bos, bos_names, "WHEN", "BOS before the text; auto: as the tokenizer does"),
     QP_OPT_ENUM('\0', "compute", &app.compute, qp_compute_choices, "TYPE", QP_COMPUTE_HELP),
-    QP_OPT_ENUM('\0', "kv", &app.kv, kv_names, "TYPE", "how keys and values are kept: auto is --compute's type; int8 has a scale per token and head"),
+    QP_OPT_ENUM('\0', "kv", &app.kv, qp_kv_choices, "TYPE", QP_KV_HELP),
     QP_OPT_END,
 };
 

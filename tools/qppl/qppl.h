@@ -16,7 +16,7 @@ enum { COMPAT_TOKENS, COMPAT_WINDOWS };
 struct qppl {
     const char *model, *text, *name, *field, *shard_text;
     int64_t window, stride, max_tokens, shard, shards;
-    int compat, bos, compute, kv; /* kv: 0 auto, else enum qp_kv + 1 */
+    int compat, bos, compute, kv; /* of qp_compute_choices, qp_kv_choices */
 
     struct qp_model_set *models;
     struct qp_ngrams calibration; /* runs of 13 tokens that calibration has seen */

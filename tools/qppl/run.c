@@ -99,8 +99,7 @@ int qppl_open_engines(struct qppl *a, struct qp_tool_run *run)
         qp_progress_update(run->progress, (int64_t)i, e->id);
         if (qp_engine_new(&a->engines[i], e->model, &a->ops, a->pool, a->compute_used, &run->err))
             return qp_err_context(&run->err, "model '%s'", e->id);
-        if (a->kv)
-            qp_engine_set_kv(a->engines[i], (enum qp_kv)(a->kv - 1));
+        qp_engine_set_kv(a->engines[i], qp_kv_chosen(a->kv, a->compute_used));
         a->n_models++;
     }
     return 0;

@@ -16,6 +16,13 @@ const char *qp_compute_name(enum qp_compute compute)
     return compute_names[compute];
 }
 
+const char *const qp_kv_choices[] = {"auto", "f32", "bf16", "f16", "int8", NULL};
+
+enum qp_kv qp_kv_chosen(int choice, enum qp_compute compute)
+{
+    return choice == 0 ? qp_kv_default(compute) : (enum qp_kv)(choice - 1);
+}
+
 const char *qp_kv_name(enum qp_kv kv)
 {
     static const char *const names[QP_KV_COUNT] = {[QP_KV_F32] = "f32", [QP_KV_BF16] = "bf16", [QP_KV_F16] = "f16", [QP_KV_INT8] = "int8"};

@@ -24,6 +24,12 @@ extern const char *const qp_compute_choices[];
 enum qp_compute qp_compute_chosen(int choice, const struct qp_ops *ops);
 const char *qp_compute_name(enum qp_compute compute); /* "f32", "bf16", "int8" */
 
+/* An evaluator's --kv, in the same way. auto: f32 for QP_COMPUTE_F32, else bf16. */
+extern const char *const qp_kv_choices[];
+#define QP_KV_HELP "how keys and values are kept: auto is --compute's type; int8 has a scale per token and head"
+enum qp_kv qp_kv_chosen(int choice, enum qp_compute compute);
+const char *qp_kv_name(enum qp_kv kv); /* "f32", "bf16", "f16", "int8" */
+
 struct qp_engine;
 struct qp_seq;
 
@@ -43,10 +49,9 @@ size_t qp_engine_weight_bytes(const struct qp_engine *e);
 /* What the passes so far have needed beside weights and caches: activations, scratch of the ops, the rotary table. */
 size_t qp_engine_scratch_bytes(const struct qp_engine *e);
 
-/* The type of KV caches of sequences made from now on. At first f32 for QP_COMPUTE_F32, else bf16. */
+/* The type of KV caches of sequences made from now on. At first that of "auto". */
 void qp_engine_set_kv(struct qp_engine *e, enum qp_kv kv);
 enum qp_kv qp_engine_kv(const struct qp_engine *e);
-const char *qp_kv_name(enum qp_kv kv); /* "f32", "bf16", "f16", "int8" */
 /* Bytes of a sequence's cache; SIZE_MAX when they are too many to count. */
 size_t qp_kv_cache_bytes(const struct qp_model_config *c, const struct qp_ops *ops, enum qp_kv kv, int64_t capacity);
 

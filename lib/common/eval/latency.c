@@ -109,8 +109,6 @@ int qp_latency_new(struct qp_latency **out, struct qp_engine *e, const struct qp
     l->given = prompt != NULL;
     if (!l->s.capacity)
         l->s.capacity = l->s.depth + l->s.prompt_len + l->s.new_tokens;
-    if (l->s.kv >= 0)
-        qp_engine_set_kv(e, (enum qp_kv)l->s.kv);
     int r = allocate(l, err);
     for (int64_t i = 0; !r && i < l->s.batch; i++)
         if (prompt)

@@ -17,7 +17,7 @@ struct qp_latency_shape {
     int64_t batch, prompt_len, new_tokens; /* of each sequence */
     int64_t depth;                         /* tokens in the KV cache before the prompt */
     int64_t capacity;                      /* tokens that a sequence's cache holds; 0: depth + prompt_len + new_tokens */
-    int kv;                                /* enum qp_kv, or -1: the compute type's own */
+    int kv;                                /* of qp_kv_choices; sweeps set the engine's */
 };
 
 /* Seconds of one request, in the order in which they pass. total is their sum. */
@@ -35,7 +35,7 @@ struct qp_latency;
 
 /* prompt NULL: texts of common English words, another for each sequence and the same for every call and model, cut so that they are just prompt_len tokens
  * or a little more; the surplus is dropped after tokenizing. Else every sequence gets that text, whose first prompt_len tokens count (the whole text: ask
- * qp_latency_prompt_len). The engine's KV type is set to the shape's. Everything is borrowed and must outlive *out. Free with qp_latency_free. */
+ * qp_latency_prompt_len). KV caches are of the engine's type. Everything is borrowed and must outlive *out. Free with qp_latency_free. */
 int qp_latency_new(struct qp_latency **out, struct qp_engine *e, const struct qp_tokenizer *tok, const struct qp_latency_shape *shape, const char *prompt,
                    uint64_t seed, struct qp_err *err) QP_MUST_USE;
 void qp_latency_free(struct qp_latency *l);

@@ -47,9 +47,8 @@ static int load(struct served *s, struct qp_err *err)
     f->compute = qp_compute_chosen(o->compute, &s->ops);
     if (qp_engine_new(&s->e, m, &s->ops, s->pool, f->compute, err) || qp_model_tokenizer(m, &s->tok, err))
         return err->code;
-    if (shape->kv >= 0)
-        qp_engine_set_kv(s->e, (enum qp_kv)shape->kv);
-    f->kv = qp_engine_kv(s->e);
+    f->kv = qp_kv_chosen(shape->kv, f->compute);
+    qp_engine_set_kv(s->e, f->kv);
     size_t each = qp_kv_cache_bytes(qp_engine_config(s->e), &s->ops, f->kv, shape->capacity), caches;
     if (!qp_mul(each, (size_t)shape->batch, &caches))
         caches = SIZE_MAX;

@@ -130,6 +130,11 @@ static void test_choices(void **state)
     assert_int_equal(qp_compute_chosen(0, &ops), QP_COMPUTE_F32);
     for (int i = 1; qp_compute_choices[i]; i++)
         assert_string_equal(qp_compute_name(qp_compute_chosen(i, &ops)), qp_compute_choices[i]);
+    assert_int_equal(qp_kv_chosen(0, QP_COMPUTE_F32), QP_KV_F32);
+    assert_int_equal(qp_kv_chosen(0, QP_COMPUTE_INT8), QP_KV_BF16);
+    for (int i = 0; i < QP_KV_COUNT; i++)
+        assert_string_equal(qp_kv_name(qp_kv_chosen(i + 1, QP_COMPUTE_F32)), qp_kv_choices[i + 1]);
+    assert_null(qp_kv_choices[QP_KV_COUNT + 1]);
 }
 
 int main(void)

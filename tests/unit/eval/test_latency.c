@@ -91,10 +91,10 @@ static struct qp_sweep_options options(void)
     memset(fix.order, 0, sizeof fix.order);
     fix.n_order = fix.stop_at = 0;
     fix.kill = -1;
-    return (struct qp_sweep_options){.warmup = 2, .runs = 5, .seed = 1, .threads = 2, .compute = -1, .in_turns = true, .keep = keep, .tick = tick, .stop = stop};
+    return (struct qp_sweep_options){.warmup = 2, .runs = 5, .seed = 1, .threads = 2, .in_turns = true, .keep = keep, .tick = tick, .stop = stop};
 }
 
-static const struct qp_latency_shape small = {.batch = 3, .prompt_len = 40, .new_tokens = 4, .kv = -1};
+static const struct qp_latency_shape small = {.batch = 3, .prompt_len = 40, .new_tokens = 4};
 
 static void sweep(struct qp_sweep_outcome *out, struct qp_sweep_setting *setting, const struct qp_latency_shape *shape, const struct qp_sweep_options *o)
 {
@@ -162,9 +162,9 @@ static void test_shapes_that_do_not_fit(void **state)
         struct qp_latency_shape shape;
         const char *says;
     } cases[] = {
-        {{.batch = 1, .prompt_len = 2047, .new_tokens = 2, .kv = -1}, "0 tokens of context, 2047 of prompt and 2 new ones are more than the model's context of 2048"},
-        {{.batch = 1, .prompt_len = 40, .new_tokens = 2, .depth = 2040, .kv = -1}, "2040 tokens of context, 40 of prompt and 2 new ones are more than the model's context of 2048"},
-        {{.batch = 1, .prompt_len = 40, .new_tokens = 5, .capacity = 44, .kv = -1}, "0 tokens of context, 40 of prompt and 5 new ones are more than the cache of 44"},
+        {{.batch = 1, .prompt_len = 2047, .new_tokens = 2}, "0 tokens of context, 2047 of prompt and 2 new ones are more than the model's context of 2048"},
+        {{.batch = 1, .prompt_len = 40, .new_tokens = 2, .depth = 2040}, "2040 tokens of context, 40 of prompt and 2 new ones are more than the model's context of 2048"},
+        {{.batch = 1, .prompt_len = 40, .new_tokens = 5, .capacity = 44}, "0 tokens of context, 40 of prompt and 5 new ones are more than the cache of 44"},
     };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         struct qp_sweep_outcome out[MODELS] = {0};
@@ -189,7 +189,7 @@ static void test_depth_and_types(void **state)
         struct qp_sweep_outcome out[MODELS] = {0};
         struct qp_sweep_setting t;
         struct qp_sweep_options o = options();
-        struct qp_latency_shape s = {.batch = 2, .prompt_len = 8, .new_tokens = 2, .depth = 100, .kv = kv};
+        struct qp_latency_shape s = {.batch = 2, .prompt_len = 8, .new_tokens = 2, .depth = 100, .kv = kv + 1};
         sweep(out, &t, &s, &o);
         assert_int_equal(out[1].status, QP_SWEEP_OK);
         assert_int_equal(out[1].facts.kv, kv);
@@ -224,7 +224,7 @@ static void test_memory_limit(void **state)
     struct qp_sweep_outcome out[MODELS] = {0};
     struct qp_sweep_setting t;
     struct qp_sweep_options o = options();
-    struct qp_latency_shape s = {.batch = 4096, .prompt_len = 500, .new_tokens = 2, .kv = QP_KV_F32};
+    struct qp_latency_shape s = {.batch = 4096, .prompt_len = 500, .new_tokens = 2, .kv = QP_KV_F32 + 1};
     o.memory_limit = (size_t)300 << 20;
     sweep(out, &t, &s, &o);
     for (int i = 0; i < MODELS; i++) {

@@ -20,7 +20,9 @@ struct qp_gen {
     struct qp_gen_answer *answers;
     struct slot *slots;
     int64_t n_slots, capacity, logit_rows;
+    size_t kv_bytes; /* of all caches */
     struct qp_segment *segs; /* [n_slots] */
+    struct slot **live;      /* [n_slots] those of this step, in order */
     float *hidden, *logits;
     double *lse;
     int32_t *top;
@@ -39,9 +41,11 @@ static int64_t max_new(const struct qp_gen *g, size_t i)
 
 /* ---- life ---- */
 
-static int check(struct qp_gen *g, struct qp_err *err)
+/* *need: tokens of the longest prompt with its answer. */
+static int check(const struct qp_gen *g, int64_t *need, struct qp_err *err)
 {
     int64_t limit = qp_engine_config(g->e)->max_positions;
+    *need = 0;
     if (g->o.batch < 1 || (g->o.n_stops && !g->o.tok))
         return qp_err_set(err, QP_E_INTERNAL, "a batch of %lld sequences, %zu stop strings", (long long)g->o.batch, g->o.n_stops);
     for (size_t i = 0; i < g->n; i++) {
@@ -49,8 +53,8 @@ static int check(struct qp_gen *g, struct qp_err *err)
             return qp_err_set(err, QP_E_USAGE, "prompt %zu: %lld new tokens, expected 1 at least", i + 1, (long long)max_new(g, i));
         if (g->r[i].n < 1 || g->r[i].n >= limit)
             return qp_err_set(err, QP_E_INPUT, "prompt %zu has %lld tokens; the model takes 1 to %lld and one to answer", i + 1, (long long)g->r[i].n, (long long)limit - 1);
-        int64_t need = max_new(g, i) < limit - g->r[i].n ? g->r[i].n + max_new(g, i) : limit;
-        g->capacity = need > g->capacity ? need : g->capacity;
+        int64_t all = max_new(g, i) < limit - g->r[i].n ? g->r[i].n + max_new(g, i) : limit;
+        *need = all > *need ? all : *need;
     }
     return 0;
 }
@@ -65,6 +69,8 @@ static int count_slots(struct qp_gen *g, struct qp_err *err)
                           (double)one / 1e6, (double)g->o.kv_bytes / 1e6);
     if (g->o.kv_bytes && (int64_t)(g->o.kv_bytes / one) < g->n_slots)
         g->n_slots = (int64_t)(g->o.kv_bytes / one);
+    if (!qp_mul(one, (size_t)g->n_slots, &g->kv_bytes))
+        return qp_err_set(err, QP_E_RESOURCE, "no memory for the KV caches of %lld sequences", (long long)g->n_slots);
     return 0;
 }
 
@@ -76,17 +82,15 @@ static int allocate(struct qp_gen *g, struct qp_err *err)
     g->answers = qp_zalloc(g->n * sizeof *g->answers, "answers", err);
     g->slots = qp_zalloc(B * sizeof *g->slots, "sequences", err);
     g->segs = qp_zalloc(B * sizeof *g->segs, "sequences", err);
+    g->live = qp_zalloc(B * sizeof *g->live, "sequences", err);
     g->hidden = qp_alloc_n(B, (size_t)c->d_model * sizeof *g->hidden, "hidden states", err);
     g->logits = qp_alloc_n((size_t)g->logit_rows, (size_t)c->vocab_size * sizeof *g->logits, "logits", err);
     g->lse = qp_alloc_n((size_t)g->logit_rows, sizeof *g->lse, "logits", err);
     g->top = qp_alloc_n((size_t)g->logit_rows, sizeof *g->top, "logits", err);
-    if (!g->answers || !g->slots || !g->segs || !g->hidden || !g->logits || !g->lse || !g->top)
+    if (!g->answers || !g->slots || !g->segs || !g->live || !g->hidden || !g->logits || !g->lse || !g->top)
         return QP_E_RESOURCE;
-    for (size_t i = 0; i < B; i++) {
+    for (size_t i = 0; i < B; i++)
         g->slots[i].request = -1;
-        if (qp_seq_new(&g->slots[i].seq, g->e, g->capacity, err))
-            return err->code;
-    }
     return 0;
 }
 
@@ -99,7 +103,10 @@ int qp_gen_new(struct qp_gen **out, struct qp_engine *e, const struct qp_gen_req
     if (!g)
         return QP_E_RESOURCE;
     *g = (struct qp_gen){.e = e, .r = r, .n = n, .o = *o};
-    if (check(g, err) || (n && (count_slots(g, err) || allocate(g, err)))) {
+    int64_t need;
+    int bad = check(g, &need, err);
+    g->capacity = need > o->capacity ? need : o->capacity;
+    if (bad || (n && (count_slots(g, err) || allocate(g, err)))) {
         qp_gen_free(g);
         return err->code;
     }
@@ -111,10 +118,10 @@ void qp_gen_free(struct qp_gen *g)
 {
     if (!g)
         return;
-    for (int64_t i = 0; g->slots && i < g->n_slots; i++) {
-        qp_seq_free(g->slots[i].seq);
+    if (g->slots)
+        qp_gen_free_caches(g);
+    for (int64_t i = 0; g->slots && i < g->n_slots; i++)
         qp_ids_release(&g->slots[i].held);
-    }
     for (size_t i = 0; g->answers && i < g->n; i++) {
         qp_ids_release(&g->answers[i].ids);
         qp_buf_release(&g->answers[i].text);
@@ -122,11 +129,69 @@ void qp_gen_free(struct qp_gen *g)
     qp_free(g->answers);
     qp_free(g->slots);
     qp_free(g->segs);
+    qp_free(g->live);
     qp_free(g->hidden);
     qp_free(g->logits);
     qp_free(g->lse);
     qp_free(g->top);
     qp_free(g);
+}
+
+int qp_gen_restart(struct qp_gen *g, const struct qp_gen_request *requests, struct qp_err *err)
+{
+    int64_t need;
+    g->r = requests;
+    g->next = 0;
+    for (int64_t i = 0; i < g->n_slots; i++)
+        g->slots[i].request = -1;
+    for (size_t i = 0; i < g->n; i++) {
+        g->answers[i].ids.n = 0;
+        qp_buf_clear(&g->answers[i].text);
+        g->answers[i].end = QP_GEN_PENDING;
+    }
+    int r = check(g, &need, err);
+    if (!r && need > g->capacity)
+        r = qp_err_set(err, QP_E_INPUT, "a prompt and its answer take %lld tokens, the caches hold %lld", (long long)need, (long long)g->capacity);
+    return r;
+}
+
+int qp_gen_make_caches(struct qp_gen *g, struct qp_err *err)
+{
+    for (int64_t i = 0; i < g->n_slots; i++)
+        if (!g->slots[i].seq && qp_seq_new(&g->slots[i].seq, g->e, g->capacity, err))
+            return qp_err_context(err, "batch %lld", (long long)g->n_slots);
+    return 0;
+}
+
+void qp_gen_free_caches(struct qp_gen *g)
+{
+    for (int64_t i = 0; i < g->n_slots; i++) {
+        qp_seq_free(g->slots[i].seq);
+        g->slots[i].seq = NULL;
+        g->slots[i].fed = 0;
+    }
+}
+
+static int hold(struct slot *s, const int32_t *ids, int64_t n, struct qp_err *err)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (qp_ids_add(&s->held, ids[i], err))
+            return QP_E_RESOURCE;
+    return 0;
+}
+
+int qp_gen_fill_caches(struct qp_gen *g, const int32_t *ids, int64_t n, struct qp_err *err)
+{
+    int r = qp_gen_make_caches(g, err);
+    for (int64_t i = 0; i < g->n_slots && !r; i++) {
+        struct slot *s = &g->slots[i];
+        struct qp_segment all = {.seq = s->seq, .ids = ids, .n = n, .want_from = n};
+        s->held.n = 0;
+        qp_seq_truncate(s->seq, 0);
+        r = hold(s, ids, n, err);
+        r = r ? r : i ? qp_seq_copy(s->seq, g->slots[0].seq, err) : qp_engine_forward(g->e, &all, 1, g->hidden, err);
+    }
+    return r;
 }
 
 const struct qp_gen_answer *qp_gen_answer(const struct qp_gen *g, size_t i)
@@ -141,26 +206,22 @@ int64_t qp_gen_slots(const struct qp_gen *g)
 
 size_t qp_gen_kv_bytes(const struct qp_gen *g)
 {
-    if (!g->n_slots)
-        return 0;
-    return (size_t)g->n_slots * qp_kv_cache_bytes(qp_engine_config(g->e), qp_engine_ops(g->e), qp_engine_kv(g->e), g->capacity);
+    return g->kv_bytes;
 }
 
 /* ---- a step ---- */
 
-/* The next request takes the slot; what its prompt shares with the cache stays, but its last token is fed, for its logits. */
+/* The next request takes the slot; what its prompt shares with the cache stays, but its fresh tokens are fed, the last one always, for its logits. */
 static int begin(struct qp_gen *g, struct slot *s, struct qp_gen_step *step, struct qp_err *err)
 {
     const struct qp_gen_request *r = &g->r[g->next];
-    int64_t same = 0, held = qp_seq_length(s->seq);
-    held = g->o.no_reuse ? 0 : held;
-    while (same < held && same < r->n - 1 && s->held.v[same] == r->ids[same])
+    int64_t same = 0, held = qp_seq_length(s->seq), most = r->n - (r->fresh > 1 ? r->fresh : 1);
+    while (same < held && same < most && s->held.v[same] == r->ids[same])
         same++;
     qp_seq_truncate(s->seq, same);
     s->held.n = (size_t)same;
-    for (int64_t i = same; i < r->n; i++)
-        if (qp_ids_add(&s->held, r->ids[i], err))
-            return err->code;
+    if (hold(s, r->ids + same, r->n - same, err))
+        return QP_E_RESOURCE;
     s->request = (int64_t)g->next++;
     s->fed = same;
     step->begun++;
@@ -240,8 +301,10 @@ static int take(struct qp_gen *g, struct slot *s, int32_t id, struct qp_gen_step
 }
 
 /* The greatest logit of each live row, in slices; rows follow the slots' order. */
-static int pick(struct qp_gen *g, struct slot *const *live, int64_t n, struct qp_gen_step *step, struct qp_err *err)
+static int pick(struct qp_gen *g, struct qp_gen_step *step, struct qp_err *err)
 {
+    struct slot *const *live = g->live;
+    int64_t n = step->live;
     const struct qp_model_config *c = qp_engine_config(g->e);
     for (int64_t at = 0; at < n; at += g->logit_rows) {
         int64_t rows = n - at < g->logit_rows ? n - at : g->logit_rows;
@@ -262,8 +325,8 @@ static int pick(struct qp_gen *g, struct slot *const *live, int64_t n, struct qp
 int qp_gen_step(struct qp_gen *g, struct qp_gen_step *step, struct qp_err *err)
 {
     struct qp_err local = {0};
-    struct slot **live = qp_alloc_n((size_t)g->n_slots, sizeof *live, "sequences", err = err ? err : &local);
-    int r = live ? 0 : QP_E_RESOURCE;
+    err = err ? err : &local;
+    int r = qp_gen_make_caches(g, err);
     *step = (struct qp_gen_step){0};
     for (int64_t i = 0; i < g->n_slots && !r; i++) {
         struct slot *s = &g->slots[i];
@@ -273,12 +336,11 @@ int qp_gen_step(struct qp_gen *g, struct qp_gen_step *step, struct qp_err *err)
             continue;
         int64_t n = (int64_t)s->held.n - s->fed;
         g->segs[step->live] = (struct qp_segment){.seq = s->seq, .ids = s->held.v + s->fed, .n = n, .want_from = n - 1};
-        live[step->live++] = s;
+        g->live[step->live++] = s;
     }
     if (!r && step->live)
         r = qp_engine_forward(g->e, g->segs, step->live, g->hidden, err);
     if (!r && step->live)
-        r = pick(g, live, step->live, step, err);
-    qp_free(live);
+        r = pick(g, step, err);
     return r ? r : step->live > 0;
 }

@@ -5,20 +5,16 @@
 #include "base/machine.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "text/tokenizer.h"
+#include "eval/generate.h"
 
 struct qp_latency {
-    struct qp_engine *e;
     const struct qp_tokenizer *tok;
     struct qp_latency_shape s;
-    char **texts;           /* [batch]; all the same pointer for a given prompt */
-    bool given;             /* texts are the caller's prompt */
-    struct qp_ids *prompts; /* [batch], of the last request */
-    struct qp_seq **seqs;   /* [batch] */
-    struct qp_segment *segs;
-    int32_t *next, *answers; /* [batch]; [batch, new_tokens] */
-    float *hidden, *logits;
-    double *lse;
+    char **texts;                    /* [batch]; all the same pointer for a given prompt */
+    bool given;                      /* texts are the caller's prompt */
+    struct qp_ids *prompts;          /* [batch]: depth tokens, the same for all, and the prompt of the last request */
+    struct qp_gen_request *requests; /* [batch] */
+    struct qp_gen *g;
     struct qp_latency_kv kv;
     bool counted; /* kv's measured parts: in the first request, which is a warm-up */
 };
@@ -75,24 +71,40 @@ static int synthesize(char **out, const struct qp_tokenizer *tok, int64_t n, uin
 
 /* ---- life ---- */
 
-static int allocate(struct qp_latency *l, struct qp_err *err)
+static int write_texts(struct qp_latency *l, const char *prompt, uint64_t seed, struct qp_err *err)
 {
-    size_t B = (size_t)l->s.batch, D = (size_t)qp_engine_config(l->e)->d_model, V = (size_t)qp_engine_config(l->e)->vocab_size;
-    int64_t rows = qp_engine_logit_rows(l->e);
-    rows = rows < l->s.batch ? rows : l->s.batch;
+    int r = 0;
+    size_t B = (size_t)l->s.batch;
     l->texts = qp_zalloc(B * sizeof *l->texts, "prompts", err);
     l->prompts = qp_zalloc(B * sizeof *l->prompts, "prompts", err);
-    l->seqs = qp_zalloc(B * sizeof *l->seqs, "sequences", err);
-    l->segs = qp_zalloc(B * sizeof *l->segs, "sequences", err);
-    l->next = qp_zalloc(B * sizeof *l->next, "tokens", err);
-    l->lse = qp_zalloc(B * sizeof *l->lse, "tokens", err);
-    l->answers = qp_alloc_n(B * (size_t)l->s.new_tokens, sizeof *l->answers, "answers", err);
-    l->hidden = qp_alloc_n(B * D, sizeof *l->hidden, "hidden states", err);
-    l->logits = qp_alloc_n((size_t)rows * V, sizeof *l->logits, "logits", err);
-    return err->code;
+    l->requests = qp_zalloc(B * sizeof *l->requests, "prompts", err);
+    if (!l->texts || !l->prompts || !l->requests)
+        return QP_E_RESOURCE;
+    for (size_t i = 0; !r && i < B; i++)
+        if (prompt)
+            l->texts[i] = (char *)(uintptr_t)prompt;
+        else
+            r = synthesize(&l->texts[i], l->tok, l->s.prompt_len, seed + i, err);
+    return r;
 }
 
-static int fill_cache(struct qp_latency *l, struct qp_err *err);
+/* The depth tokens, before every prompt. */
+static int write_depth(struct qp_latency *l, struct qp_err *err)
+{
+    char *text = NULL;
+    struct qp_ids ids = {0};
+    int r = synthesize(&text, l->tok, l->s.depth, 1, err);
+    r = r ? r : qp_tokenizer_encode(l->tok, text, strlen(text), QP_ENC_SPECIAL, &ids, err);
+    for (int64_t i = 0; i < l->s.batch; i++)
+        for (int64_t k = 0; !r && k < l->s.depth; k++)
+            r = qp_ids_add(&l->prompts[i], ids.v[k], err);
+    qp_ids_release(&ids);
+    qp_free(text);
+    return r;
+}
+
+static int tokenize(struct qp_latency *l, struct qp_err *err);
+static int make_caches(struct qp_latency *l, struct qp_err *err);
 
 int qp_latency_new(struct qp_latency **out, struct qp_engine *e, const struct qp_tokenizer *tok, const struct qp_latency_shape *shape, const char *prompt,
                    uint64_t seed, struct qp_err *err)
@@ -103,53 +115,40 @@ int qp_latency_new(struct qp_latency **out, struct qp_engine *e, const struct qp
     struct qp_latency *l = qp_zalloc(sizeof *l, "latency", err);
     if (!l)
         return QP_E_RESOURCE;
-    l->e = e;
-    l->tok = tok;
-    l->s = *shape;
-    l->given = prompt != NULL;
-    if (!l->s.capacity)
-        l->s.capacity = l->s.depth + l->s.prompt_len + l->s.new_tokens;
-    int r = allocate(l, err);
-    for (int64_t i = 0; !r && i < l->s.batch; i++)
-        if (prompt)
-            l->texts[i] = (char *)(uintptr_t)prompt;
-        else
-            r = synthesize(&l->texts[i], tok, l->s.prompt_len, seed + (uint64_t)i, err);
-    size_t each = r ? 0 : qp_kv_cache_bytes(qp_engine_config(e), qp_engine_ops(e), qp_engine_kv(e), l->s.capacity);
-    if (!r && !qp_mul(each, (size_t)l->s.batch, &l->kv.computed))
-        r = qp_err_set(err, QP_E_RESOURCE, "no memory for the KV caches of %lld sequences", (long long)l->s.batch);
-    if (!r && l->s.depth)
-        r = fill_cache(l, err);
+    *l = (struct qp_latency){.tok = tok, .s = *shape, .given = prompt != NULL};
+    struct qp_gen_options o = {.batch = shape->batch, .max_new = shape->new_tokens, .capacity = shape->capacity};
+    int r = write_texts(l, prompt, seed, err);
+    r = r || !shape->depth ? r : write_depth(l, err);
+    r = r ? r : tokenize(l, err);
+    r = r ? r : qp_gen_new(&l->g, e, l->requests, (size_t)shape->batch, &o, err);
+    if (!r && shape->depth) {
+        r = make_caches(l, err);
+        r = r ? r : qp_gen_fill_caches(l->g, l->prompts[0].v, shape->depth, err);
+    }
     if (r) {
         qp_latency_free(l);
         return r;
     }
+    l->kv.computed = qp_gen_kv_bytes(l->g);
     *out = l;
     return 0;
-}
-
-static void free_sequences(struct qp_latency *l)
-{
-    for (int64_t i = 0; l->seqs && i < l->s.batch; i++) {
-        qp_seq_free(l->seqs[i]);
-        l->seqs[i] = NULL;
-    }
 }
 
 void qp_latency_free(struct qp_latency *l)
 {
     if (!l)
         return;
-    free_sequences(l);
+    qp_gen_free(l->g);
     for (int64_t i = 0; i < l->s.batch; i++) {
         if (l->texts && !l->given)
             qp_free(l->texts[i]);
         if (l->prompts)
             qp_ids_release(&l->prompts[i]);
     }
-    void *const blocks[] = {l->texts, l->prompts, l->seqs, l->segs, l->next, l->lse, l->answers, l->hidden, l->logits, l};
-    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
-        qp_free(blocks[i]);
+    qp_free(l->texts);
+    qp_free(l->prompts);
+    qp_free(l->requests);
+    qp_free(l);
 }
 
 struct qp_latency_kv qp_latency_kv(const struct qp_latency *l)
@@ -161,26 +160,26 @@ struct qp_latency_kv qp_latency_kv(const struct qp_latency *l)
 
 static int tokenize(struct qp_latency *l, struct qp_err *err)
 {
+    const int64_t depth = l->s.depth, n = l->s.prompt_len;
     for (int64_t i = 0; i < l->s.batch; i++) {
         struct qp_ids *ids = &l->prompts[i];
-        ids->n = 0;
+        ids->n = (size_t)depth;
         if (qp_tokenizer_encode(l->tok, l->texts[i], strlen(l->texts[i]), QP_ENC_SPECIAL, ids, err))
             return err->code;
-        if (ids->n < (size_t)l->s.prompt_len)
-            return qp_err_set(err, QP_E_INPUT, "the prompt has %zu tokens, not %lld", ids->n, (long long)l->s.prompt_len);
-        ids->n = (size_t)l->s.prompt_len;
+        if ((int64_t)ids->n < depth + n)
+            return qp_err_set(err, QP_E_INPUT, "the prompt has %lld tokens, not %lld", (long long)((int64_t)ids->n - depth), (long long)n);
+        l->requests[i] = (struct qp_gen_request){.ids = ids->v, .n = depth + n, .fresh = n};
     }
     return 0;
 }
 
-static int make_sequences(struct qp_latency *l, struct qp_err *err)
+static int make_caches(struct qp_latency *l, struct qp_err *err)
 {
     struct qp_resident before = {0}, after;
     bool first = !l->counted && qp_resident_read(&before);
     size_t used = first ? qp_mem_in_use() : 0;
-    for (int64_t i = 0; i < l->s.batch; i++)
-        if (qp_seq_new(&l->seqs[i], l->e, l->s.capacity, err))
-            return qp_err_context(err, "batch %lld", (long long)l->s.batch);
+    if (qp_gen_make_caches(l->g, err))
+        return err->code;
     if (first && qp_resident_read(&after)) {
         l->kv.allocated = qp_mem_in_use() - used;
         l->kv.resident = after.now > before.now ? after.now - before.now : 0;
@@ -189,53 +188,13 @@ static int make_sequences(struct qp_latency *l, struct qp_err *err)
     return 0;
 }
 
-/* Sequences that have seen depth tokens: what the measured prompts stand behind. */
-static int fill_cache(struct qp_latency *l, struct qp_err *err)
-{
-    char *text = NULL;
-    struct qp_ids ids = {0};
-    int r = make_sequences(l, err);
-    r = r ? r : synthesize(&text, l->tok, l->s.depth, 1, err);
-    r = r ? r : qp_tokenizer_encode(l->tok, text, strlen(text), QP_ENC_SPECIAL, &ids, err);
-    struct qp_segment seg = {.seq = l->seqs[0], .ids = ids.v, .n = l->s.depth, .want_from = l->s.depth};
-    r = r ? r : qp_engine_forward(l->e, &seg, 1, l->hidden, err);
-    for (int64_t i = 1; !r && i < l->s.batch; i++)
-        r = qp_seq_copy(l->seqs[i], l->seqs[0], err);
-    qp_ids_release(&ids);
-    qp_free(text);
-    return r;
-}
-
-/* A pass over the segments and the most likely next token of each sequence. */
-static int pass(struct qp_latency *l, struct qp_err *err)
-{
-    const struct qp_model_config *c = qp_engine_config(l->e);
-    int64_t most = qp_engine_logit_rows(l->e);
-    if (qp_engine_forward(l->e, l->segs, l->s.batch, l->hidden, err))
-        return err->code;
-    for (int64_t i = 0; i < l->s.batch; i += most) {
-        int64_t n = l->s.batch - i < most ? l->s.batch - i : most;
-        if (qp_engine_logits(l->e, l->hidden + i * c->d_model, n, l->logits, err))
-            return err->code;
-        qp_engine_ops(l->e)->log_sum_exp(qp_engine_exec(l->e), l->lse, l->next + i, l->logits, c->vocab_size, n, c->vocab_size);
-    }
-    return 0;
-}
-
-static void keep_tokens(struct qp_latency *l, int64_t at)
-{
-    for (int64_t i = 0; i < l->s.batch; i++) {
-        l->answers[i * l->s.new_tokens + at] = l->next[i];
-        l->segs[i] = (struct qp_segment){.seq = l->seqs[i], .ids = &l->next[i], .n = 1};
-    }
-}
-
 static int detokenize(struct qp_latency *l, struct qp_err *err)
 {
     struct qp_buf text = QP_BUF_INIT;
     for (int64_t i = 0; i < l->s.batch; i++) {
+        const struct qp_ids *ids = &qp_gen_answer(l->g, (size_t)i)->ids;
         qp_buf_clear(&text);
-        if (qp_tokenizer_decode(l->tok, l->answers + i * l->s.new_tokens, (size_t)l->s.new_tokens, true, &text, err))
+        if (qp_tokenizer_decode(l->tok, ids->v, ids->n, true, &text, err))
             break;
     }
     int r = err->code ? err->code : qp_buf_check(&text, err);
@@ -243,31 +202,35 @@ static int detokenize(struct qp_latency *l, struct qp_err *err)
     return r;
 }
 
+/* One step of the batch, in which every sequence takes part; fed: tokens of prompts that are to be computed. */
+static int step(struct qp_latency *l, int64_t fed, struct qp_err *err)
+{
+    struct qp_gen_step s;
+    int r = qp_gen_step(l->g, &s, err);
+    if (r >= 0 && (s.live != l->s.batch || s.fed != fed))
+        r = qp_err_set(err, QP_E_INTERNAL, "%lld sequences of %lld in a step, %lld tokens fed", (long long)s.live, (long long)l->s.batch, (long long)s.fed);
+    return r < 0 ? r : 0;
+}
+
 int qp_latency_once(struct qp_latency *l, struct qp_latency_run *out, double *steps, struct qp_err *err)
 {
     struct qp_err local = {0};
     err = err ? err : &local;
     double start = qp_now(), t = start, at;
-    if (tokenize(l, err))
+    if (tokenize(l, err) || qp_gen_restart(l->g, l->requests, err))
         return err->code;
     out->tokenize = (at = qp_now()) - t, t = at;
-    if (!l->s.depth && make_sequences(l, err))
+    if (!l->s.depth && make_caches(l, err))
         return err->code;
     out->allocate = l->s.depth ? 0 : (at = qp_now()) - t, t = at;
-    for (int64_t i = 0; i < l->s.batch; i++) {
-        qp_seq_truncate(l->seqs[i], l->s.depth);
-        l->segs[i] = (struct qp_segment){.seq = l->seqs[i], .ids = l->prompts[i].v, .n = l->s.prompt_len, .want_from = l->s.prompt_len - 1};
-    }
-    if (pass(l, err))
+    if (step(l, l->s.batch * l->s.prompt_len, err))
         return err->code;
     out->prefill = (at = qp_now()) - t, t = at;
     out->first = at - start;
-    keep_tokens(l, 0);
     out->decode = 0;
     for (int64_t i = 1; i < l->s.new_tokens; i++, t = at) {
-        if (pass(l, err))
+        if (step(l, 0, err))
             return err->code;
-        keep_tokens(l, i);
         steps[i - 1] = (at = qp_now()) - t;
         out->decode += steps[i - 1];
     }
@@ -276,6 +239,6 @@ int qp_latency_once(struct qp_latency *l, struct qp_latency_run *out, double *st
     out->detokenize = (at = qp_now()) - t;
     out->total = at - start;
     if (!l->s.depth)
-        free_sequences(l);
+        qp_gen_free_caches(l->g);
     return 0;
 }

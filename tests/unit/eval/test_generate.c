@@ -95,17 +95,14 @@ static struct qp_engine *engine_of(struct qp_model *m, int pool, enum qp_compute
     return e;
 }
 
-static struct qp_gen *run(struct qp_engine *e, const struct qp_gen_request *r, size_t n, const struct qp_gen_options *o, struct qp_gen_step *sum)
+static void finish(struct qp_gen *g, struct qp_gen_step *sum)
 {
-    struct qp_gen *g;
     struct qp_gen_step step;
     struct qp_err err = {0};
     int s;
     *sum = (struct qp_gen_step){0};
-    if (qp_gen_new(&g, e, r, n, o, &err))
-        fail_msg("%s", err.text);
     while ((s = qp_gen_step(g, &step, &err)) == 1) {
-        assert_true(step.live >= 1 && step.live <= o->batch && step.begun <= step.live);
+        assert_true(step.live >= 1 && step.live <= qp_gen_slots(g) && step.begun <= step.live);
         sum->live += step.live;
         sum->begun += step.begun;
         sum->fed += step.fed;
@@ -114,6 +111,16 @@ static struct qp_gen *run(struct qp_engine *e, const struct qp_gen_request *r, s
     }
     if (s < 0)
         fail_msg("%s", err.text);
+}
+
+static struct qp_gen *run(struct qp_engine *e, const struct qp_gen_request *r, size_t n, const struct qp_gen_options *o, struct qp_gen_step *sum)
+{
+    struct qp_gen *g;
+    struct qp_err err = {0};
+    if (qp_gen_new(&g, e, r, n, o, &err))
+        fail_msg("%s", err.text);
+    assert_true(qp_gen_slots(g) <= o->batch);
+    finish(g, sum);
     assert_int_equal(sum->begun, n);
     assert_int_equal(sum->finished, n);
     return g;
@@ -141,8 +148,13 @@ static void compare(enum qp_compute compute, enum qp_kv kv, int32_t eos)
     for (size_t b = 0; b < sizeof batches / sizeof *batches; b++)
         for (int reuse = 0; reuse < 2; reuse++) {
             struct qp_gen_step sum;
-            struct qp_gen_options o = {.batch = batches[b], .max_new = 20, .eos = &eos, .n_eos = eos >= 0, .no_reuse = !reuse};
-            struct qp_gen *g = run(e[b % 2], fix.r, PROMPTS, &o, &sum);
+            struct qp_gen_options o = {.batch = batches[b], .max_new = 20, .eos = &eos, .n_eos = eos >= 0};
+            struct qp_gen_request r[PROMPTS];
+            for (size_t i = 0; i < PROMPTS; i++) {
+                r[i] = fix.r[i];
+                r[i].fresh = reuse ? 0 : r[i].n;
+            }
+            struct qp_gen *g = run(e[b % 2], r, PROMPTS, &o, &sum);
             for (size_t i = 0; i < PROMPTS; i++) {
                 const struct qp_gen_answer *a = qp_gen_answer(g, i);
                 assert_int_equal(a->ids.n, want[i].n);
@@ -213,6 +225,87 @@ static void test_shared_prefix(void **state)
     qp_engine_free(e);
 }
 
+static void assert_equal_answers(const struct qp_gen *a, const struct qp_gen *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct qp_ids *x = &qp_gen_answer(a, i)->ids, *y = &qp_gen_answer(b, i)->ids;
+        assert_int_equal(qp_gen_answer(a, i)->end, qp_gen_answer(b, i)->end);
+        assert_int_equal(x->n, y->n);
+        assert_memory_equal(x->v, y->v, x->n * sizeof *x->v);
+    }
+}
+
+/* The same requests again, whole or after some steps: from the caches at first, but for what is to be fresh; and with caches that were away meanwhile. */
+static void test_restart(void **state)
+{
+    (void)state;
+    need_model();
+    struct qp_engine *e = engine_of(fix.model, 1, QP_COMPUTE_F32);
+    struct qp_err err = {0};
+    struct qp_gen_step sum, step;
+    struct qp_gen_options o = {.batch = 4, .max_new = 6, .tok = fix.tok};
+    struct qp_gen *want = run(e, fix.r, 4, &o, &sum), *g = run(e, fix.r, 4, &o, &sum);
+    struct qp_gen_request r[4];
+    int64_t prompts = sum.fed;
+    assert_int_equal(qp_gen_restart(g, fix.r, &err), 0);
+    assert_int_equal(qp_gen_answer(g, 0)->end, QP_GEN_PENDING);
+    assert_int_equal(qp_gen_step(g, &step, &err), 1);
+    assert_int_equal(step.reused, prompts - 4);
+    qp_gen_free_caches(g); /* under way: what was there is computed again */
+    finish(g, &sum);
+    assert_equal_answers(g, want, 4);
+    for (int i = 0; i < 4; i++) {
+        r[i] = fix.r[i];
+        r[i].fresh = r[i].n - i;
+    }
+    assert_int_equal(qp_gen_restart(g, r, &err), 0);
+    assert_int_equal(qp_gen_step(g, &step, &err), 1);
+    assert_int_equal(step.reused, 1 + 2 + 3);
+    assert_int_equal(qp_gen_restart(g, r, &err), 0); /* answers under way are forgotten */
+    finish(g, &sum);
+    assert_int_equal(sum.finished, 4);
+    assert_int_equal(sum.reused, 1 + 2 + 3);
+    assert_equal_answers(g, want, 4);
+    r[1].max_new = 2000;
+    assert_int_equal(qp_gen_restart(g, r, &err), QP_E_INPUT);
+    assert_non_null(strstr(err.text, "the caches hold"));
+    qp_gen_free(g);
+    qp_gen_free(want);
+    qp_engine_free(e);
+}
+
+/* Every prompt behind the same 30 tokens that were computed once; only what is behind them is fed, also the second time. */
+static void test_fill(void **state)
+{
+    (void)state;
+    need_model();
+    struct qp_engine *e = engine_of(fix.model, 1, QP_COMPUTE_BF16);
+    struct qp_err err = {0};
+    struct qp_gen_step sum;
+    struct qp_gen_request r[3];
+    int64_t behind = 0;
+    for (int i = 0; i < 3; i++) {
+        r[i] = fix.r[3 * i];
+        r[i].fresh = r[i].n - 30;
+        behind += r[i].fresh;
+    }
+    struct qp_gen_options o = {.batch = 3, .max_new = 5, .capacity = 200};
+    struct qp_gen *want = run(e, r, 3, &(struct qp_gen_options){.batch = 1, .max_new = 5}, &sum), *g;
+    assert_int_equal(qp_gen_new(&g, e, r, 3, &o, &err), 0);
+    assert_int_equal(qp_gen_kv_bytes(g), 3 * qp_kv_cache_bytes(qp_engine_config(e), qp_engine_ops(e), qp_engine_kv(e), 200));
+    assert_int_equal(qp_gen_fill_caches(g, fix.ids[0], 30, &err), 0);
+    for (int round = 0; round < 2; round++) {
+        finish(g, &sum);
+        assert_int_equal(sum.fed, behind);
+        assert_int_equal(sum.reused, 3 * 30);
+        assert_equal_answers(g, want, 3);
+        assert_int_equal(qp_gen_restart(g, r, &err), 0);
+    }
+    qp_gen_free(g);
+    qp_gen_free(want);
+    qp_engine_free(e);
+}
+
 static void test_stop_strings(void **state)
 {
     (void)state;
@@ -255,7 +348,7 @@ static void test_context(void **state)
     struct qp_err err = {0};
     struct qp_gen *g;
     struct qp_gen_step sum;
-    struct qp_gen_request r[2] = {{fix.ids[0], 40, 0}, {fix.ids[0], 47, 0}};
+    struct qp_gen_request r[2] = {{.ids = fix.ids[0], .n = 40}, {.ids = fix.ids[0], .n = 47}};
     g = run(e, r, 2, &(struct qp_gen_options){.batch = 2, .max_new = 20}, &sum);
     for (size_t i = 0; i < 2; i++) {
         assert_int_equal(qp_gen_answer(g, i)->end, QP_GEN_CONTEXT);
@@ -351,7 +444,7 @@ static void test_reference(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_equal_f32), cmocka_unit_test(test_equal_bf16), cmocka_unit_test(test_eos), cmocka_unit_test(test_shared_prefix),
+        cmocka_unit_test(test_equal_f32), cmocka_unit_test(test_equal_bf16), cmocka_unit_test(test_eos), cmocka_unit_test(test_shared_prefix), cmocka_unit_test(test_restart), cmocka_unit_test(test_fill),
         cmocka_unit_test(test_stop_strings), cmocka_unit_test(test_context), cmocka_unit_test(test_memory_bound), cmocka_unit_test(test_reference)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

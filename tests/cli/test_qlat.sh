@@ -80,6 +80,54 @@ status "a prompt file that is not there" 3 qlat -q --no-limits --model "$T/m" --
 status "an empty one" 3 qlat -q --no-limits --model "$T/m" --prompt "$T/empty"
 says "says so" "holds no text"
 
+# Sequences of different lengths: a range over the batch, prompts that the batch takes in turn.
+qlat --no-limits --model "$T/m" --batch 1,4 --prompt-len 10-40 --new-tokens 2 --warmup 5 --llama-bench-json "$T/lb.json" 2>"$T/err" | results >"$T/range"
+has "a range is spread over the batch" '"metric":"latency/bs4/status","value":1.*"protocol":\{"batch":4,"prompt_lens":\{"min":10,"median":25,"max":40,"total":100\},"prompt":"synthetic"' "$T/range"
+has "one sequence has its middle" '"metric":"latency/bs1/status","value":1.*"protocol":\{"batch":1,"prompt_len":25,' "$T/range"
+has "a line says so" "qlat: bs4  prompts of 10 to 40 tokens \(median 25\), 100 in all" "$T/err"
+has "the cache is as long as the longest needs" '"metric":"latency/bs4/kv_bytes".*"cache":42,' "$T/range"
+seq_all() { awk -v a="$(value "bs4/prefill_p50_tok_s" "$1")" -v b="$(value "bs4/prefill_seq_p50_tok_s" "$1")" 'BEGIN { d = a / b; exit !(d > 3.999 && d < 4.001) }'; }
+seq_all "$T/range" && ok "prefill counts all tokens" || not_ok "prefill counts all tokens"
+[ "$(grep -c '"n_prompt": 25' "$T/lb.json")" = 2 ] && ok "llama-bench's field has the mean" || not_ok "llama-bench's field has the mean"
+lat --model "$T/m" --batch 2 --prompt-len 8,10-40 --kv int8 | results >"$T/range"
+has "a range in a shape's name" '"metric":"latency/bs2-p10-40-int8/status","value":1' "$T/range"
+printf '{"prompt": "Tell me about the weather in the mountains."}\n\n{"text": "Hello"}\n{"prompt": "What is a river?", "text": "not this one"}\n' >"$T/p.jsonl"
+qlat -q --no-limits --model "$T/m" --batch 2,4 --prompt "$T/p.jsonl" --new-tokens 2 --warmup 5 | results >"$T/turns"
+long=$(grep -oE '"metric":"latency/bs2/status".*"max":[0-9]+' "$T/turns" | grep -oE '[0-9]+$')
+has "prompts of a file at their own lengths" '"metric":"latency/bs2/status","value":1.*"prompt_lens":\{"min":[0-9]+,"median":[0-9.]+,"max":[0-9]+,"total":[0-9]+\},"prompt":".*/p.jsonl","prompts":3' "$T/turns"
+one=$(qlat -q --no-limits --model "$T/m" --batch 1 --prompt "$T/prompt.txt" --new-tokens 2 --warmup 5 | results | grep -oE '"prompt_len":[0-9]+' | head -n 1 | cut -d: -f2)
+[ -n "$long" ] && [ "$long" = "$one" ] && ok "the same text has the same length" || not_ok "the same text has the same length ($long, $one)"
+total() { grep -oE "\"metric\":\"latency/$1/status\".*\"total\":[0-9]+" "$T/turns" | grep -oE '[0-9]+$'; }
+least() { grep -oE "\"metric\":\"latency/$1/status\".*\"min\":[0-9]+" "$T/turns" | grep -oE '[0-9]+$'; }
+[ "$(total bs2)" = $((long + $(least bs2))) ] && [ "$(total bs4)" -gt $((2 * long + $(least bs4))) ] && ok "the first follows the last" || not_ok "the first follows the last"
+lat --model "$T/m" --batch 3 --prompt "$T/p.jsonl" --prompt-len 4 | results >"$T/cut"
+has "--prompt-len cuts them" '"metric":"latency/bs3/status","value":1.*"protocol":\{"batch":3,"prompt_len":4,' "$T/cut"
+status "longer than any of them" 3 lat --model "$T/m" --batch 1 --prompt "$T/p.jsonl" --prompt-len 400,4
+says "names the prompt and the file" "model 'm', bs1-p400: prompt 1 of '.*/p.jsonl' has $long tokens, not 400"
+results "$T/out" >"$T/cut"
+has "the other length is kept" '"metric":"latency/bs1-p4/status","value":1' "$T/cut"
+{ cat "$T/p.jsonl" && printf '{"prompt": "%s"}\n' "$(yes 'word' | head -n 3000 | tr '\n' ' ')"; } >"$T/long.jsonl"
+status "a prompt that is longer than the context" 2 qlat -q --no-limits --model "$T/m" --batch 1,4 --prompt "$T/long.jsonl" --new-tokens 2 --warmup 5
+says "names it" "model 'm', bs4: prompt 4 of '.*/long.jsonl': 0 tokens of context, [0-9]+ of prompt and 2 new ones are more than the model's context of 2048"
+results "$T/out" >"$T/cut"
+has "the smaller batch is kept" '"metric":"latency/bs1/status","value":1' "$T/cut"
+bad_prompts() { # bad_prompts NAME CONTENT SAYS
+    printf '%b' "$2" >"$T/bad.jsonl"
+    status "$1" 3 lat --model "$T/m" --batch 8 --prompt "$T/bad.jsonl"
+    says "$1: says so" "$3"
+}
+bad_prompts "a line without a prompt" '{"prompt": "a"}\n{"question": "b"}\n' "bad.jsonl' line 2: no field 'prompt' or 'text'"
+bad_prompts "a prompt that is no text" '{"prompt": 3}\n' "bad.jsonl' line 1: field 'prompt' is not a string"
+bad_prompts "an empty prompt" '\n{"prompt": ""}\n' "bad.jsonl' line 2: the prompt is empty"
+bad_prompts "no JSON" '{"prompt": "a"}\nb\n' "bad.jsonl' line 2: not a JSON object"
+bad_prompts "no lines" '' "bad.jsonl' holds no text"
+for range in 40-10 10- 0-5 8-4-2; do
+    status "range $range" 2 lat --model "$T/m" --prompt-len $range
+    says "range $range: says what it takes" "--prompt-len takes whole numbers from 1 to 1048576 and ranges of them \(64-512, the lesser first\), at most 32 with commas between, not '$range'"
+done
+status "a range with texts" 2 lat --model "$T/m" --prompt "$T/p.jsonl" --prompt-len 2-4
+says "says why not" "--prompt-len takes no range where --prompt gives the texts"
+
 # What cannot be done is recorded, the rest is measured.
 status "a prompt longer than the context, beside one that is not" 2 lat --model "$T/m" --batch 1 --prompt-len 24,4000
 says "says what is too long" "model 'm', bs1-p4000: 0 tokens of context, 4000 of prompt and 4 new ones are more than the model's context of 2048"

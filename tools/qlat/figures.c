@@ -16,7 +16,7 @@ enum { TTFT, ITL, E2E, PREFILL, PREFILL_SEQ, DECODE, DECODE_SEQ };
 
 static double value_of(size_t which, double prefill_seconds, double step_seconds, double first, double total, const struct qp_latency_shape *s)
 {
-    double tokens = (double)s->prompt_len, B = (double)s->batch;
+    double tokens = (double)qp_latency_prompt_tokens(s), B = (double)s->batch;
     switch (which) {
     case TTFT:
         return 1e3 * first;
@@ -25,9 +25,9 @@ static double value_of(size_t which, double prefill_seconds, double step_seconds
     case E2E:
         return 1e3 * total;
     case PREFILL:
-        return B * tokens / prefill_seconds;
-    case PREFILL_SEQ:
         return tokens / prefill_seconds;
+    case PREFILL_SEQ:
+        return tokens / B / prefill_seconds;
     case DECODE:
         return B / step_seconds;
     default:

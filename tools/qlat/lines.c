@@ -56,6 +56,9 @@ static void print_model(const struct qlat *a, size_t i, const struct qp_sweep_ou
 void qlat_print(const struct qlat *a, const struct qp_latency_shape *shape, const struct qp_sweep_outcome *out, const struct qp_sweep_setting *setting)
 {
     char flags[QP_SWEEP_FLAGS][96];
+    if (!qlat_same_lengths(a, shape))
+        fprintf(stderr, "qlat: %s  prompts of %.0f to %.0f tokens (median %.0f), %lld in all\n", a->tag, a->sorted[0], a->sorted[shape->batch - 1], qlat_median_length(a, shape),
+                (long long)qp_latency_prompt_tokens(shape));
     if (a->measure_limits)
         fprintf(stderr, "qlat: %s  limits of this machine: matrix peak %.0f (f32), %.0f (bf16), %.0f (int8) GFLOP/s, memory read %.1f GB/s\n", a->tag,
                 qp_machine_limits_of(a->limits, QP_COMPUTE_F32).gflops, qp_machine_limits_of(a->limits, QP_COMPUTE_BF16).gflops, qp_machine_limits_of(a->limits, QP_COMPUTE_INT8).gflops,

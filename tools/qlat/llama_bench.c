@@ -1,5 +1,5 @@
 /* The runs under the field names of llama.cpp's llama-bench (-o json), for those who track those: for each shape one object for the prompt (n_gen 0) and one
- * for the tokens after the first (n_prompt 0). n_seq, the batch, is ours: llama-bench has one sequence. */
+ * for the tokens after the first (n_prompt 0). n_seq, the batch, is ours: llama-bench has one sequence. n_prompt is the mean where lengths differ. */
 #include <math.h>
 #include <string.h>
 #include <time.h>
@@ -52,12 +52,12 @@ static json_t *object(const struct qlat *a, size_t model, const struct qp_latenc
 static void add(struct qlat *a, size_t model, const struct qp_latency_shape *shape, const struct qp_sweep_outcome *o, double *ns, bool decode)
 {
     json_t *j = object(a, model, shape, o);
-    double each = (double)(decode ? o->n_steps : shape->prompt_len);
+    double tokens = (double)(decode ? shape->batch * o->n_steps : qp_latency_prompt_tokens(shape));
     for (size_t i = 0; i < o->n_runs; i++)
         ns[i] = 1e9 * (decode ? o->runs[i].decode : o->runs[i].prefill);
-    json_object_set_new(j, "n_prompt", json_integer(decode ? 0 : shape->prompt_len));
+    json_object_set_new(j, "n_prompt", json_integer(decode ? 0 : llround(tokens / (double)shape->batch)));
     json_object_set_new(j, "n_gen", json_integer(decode ? o->n_steps : 0));
-    set_samples(j, ns, o->n_runs, (double)shape->batch * each);
+    set_samples(j, ns, o->n_runs, tokens);
     json_array_append_new(a->llama, j);
 }
 

@@ -8,8 +8,8 @@ static struct qlat app = {.batch_text = "1,8,32,64", .depth_text = "0", .kv_text
 static const struct qp_opt options[] = {
     QP_OPT_STR('m', "model", &app.model, "M", "a model (directory or .gguf) instead of a stream"),
     QP_OPT_STR('\0', "batch", &app.batch_text, "N,N,...", "sequences that are answered together"),
-    QP_OPT_STR('\0', "prompt-len", &app.prompt_len_text, "N,N,...", "tokens of a prompt of common words; default: 512, or those of --prompt"),
-    QP_OPT_STR('\0', "prompt", &app.prompt_path, "FILE", "text of the prompt; with --prompt-len its first tokens"),
+    QP_OPT_STR('\0', "prompt-len", &app.prompt_len_text, "N,N,...", "tokens of a prompt of common words, or a range, 64-512: spread over the batch; default: 512, or those of --prompt"),
+    QP_OPT_STR('\0', "prompt", &app.prompt_path, "FILE", "text of the prompt, or a .jsonl file of prompts ({\"prompt\": ...} or {\"text\": ...}) that the batch takes in turn; with --prompt-len their first tokens"),
     QP_OPT_INT('\0', "new-tokens", &app.new_tokens, 1, 1 << 20, "N", "tokens of an answer"),
     QP_OPT_STR('\0', "context-depth", &app.depth_text, "N,N,...", "tokens in the KV cache before the prompt"),
     QP_OPT_STR('\0', "kv", &app.kv_text, "TYPE,...", "how keys and values are kept: auto (--compute's type), f32, bf16, f16, int8"),
@@ -58,7 +58,7 @@ static int on_end(struct qp_tool_run *run, void *ctx)
         a->list[i] = (struct qp_sweep_model){qp_model_set_at(a->models, i)->id, qp_model_set_at(a->models, i)->model};
     if (a->model)
         qp_model_write_record(run->out, a->list[0].model, a->list[0].id);
-    int r = qlat_read_prompt(a, &run->err);
+    int r = qlat_read_prompts(a, &run->err);
     r = r ? r : qlat_measure(a);
     return r || !a->llama_path ? r : qlat_llama_write(a);
 }
@@ -67,7 +67,7 @@ static void release(void *ctx)
 {
     struct qlat *a = ctx;
     qp_model_set_free(a->models);
-    qp_buf_release(&a->prompt);
+    qlat_release_prompts(a);
     json_decref(a->llama);
 }
 
@@ -82,6 +82,7 @@ int main(int argc, char **argv)
                    "distribution-free interval; a percentile that so few runs do not support is left out. A model or batch that memory does not\n"
                    "suffice for is recorded (latency/bsN/status), the others go on, and the exit status is 4 in the end.\n\n"
                    "  qlat --model M --batch 1,8 --runs 100 > base.qp\n"
+                   "  qlat --model M --batch 16 --prompt-len 64-512 > mixed.qp\n"
                    "  qcalib ... | qquant ... | qlat --batch 1 --prompt-len 512 | qgate gate.json",
         .opts = options, .input = QP_INPUT_STREAM, .writes_stream = true,
         .check = check, .on_record = on_record, .on_end = on_end, .release = release, .ctx = &app,

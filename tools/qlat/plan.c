@@ -4,21 +4,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "qlat.h"
-#include "text/tokenizer.h"
 
-#define MAX_PROMPT ((size_t)64 << 20)
-
-/* Calls take for each word between commas. */
-static int split(const char *text, const char *option, struct qlat_list *out, bool (*take)(const char *word, int64_t *v), const char *what, struct qp_err *err)
+/* Calls take for each word between commas: its value, and where it is a range its end. */
+static int split(const char *text, const char *option, struct qlat_list *out, bool (*take)(const char *word, int64_t *v, int64_t *to), const char *what, struct qp_err *err)
 {
-    char word[32];
+    char word[48];
     out->n = 0;
     for (const char *p = text;; p++) {
         size_t n = strcspn(p, ",");
         snprintf(word, sizeof word, "%.*s", (int)n, p);
-        if (n >= sizeof word || out->n == QLAT_MAX_LIST || !take(word, &out->v[out->n]))
+        if (n >= sizeof word || out->n == QLAT_MAX_LIST || !take(word, &out->v[out->n], &out->to[out->n]))
             return qp_err_set(err, QP_E_USAGE, "--%s takes %s, at most %d with commas between, not '%s'", option, what, QLAT_MAX_LIST, text);
         out->n++;
         p += n;
@@ -36,23 +32,30 @@ static bool number(const char *word, int64_t least, int64_t most, int64_t *v)
     return !errno && end != word && !*end && x >= least && x <= most;
 }
 
-static bool take_batch(const char *word, int64_t *v)
+static bool take_batch(const char *word, int64_t *v, int64_t *to)
 {
+    (void)to;
     return number(word, 1, 4096, v);
 }
 
-static bool take_length(const char *word, int64_t *v)
+/* N, or N-M where M is not less. */
+static bool take_length(const char *word, int64_t *v, int64_t *to)
 {
-    return number(word, 1, 1 << 20, v);
+    char first[48];
+    size_t n = strcspn(word, "-");
+    snprintf(first, sizeof first, "%.*s", (int)n, word);
+    return number(first, 1, 1 << 20, v) && number(word[n] ? word + n + 1 : word, *v, 1 << 20, to);
 }
 
-static bool take_depth(const char *word, int64_t *v)
+static bool take_depth(const char *word, int64_t *v, int64_t *to)
 {
+    (void)to;
     return number(word, 0, 1 << 20, v);
 }
 
-static bool take_kv(const char *word, int64_t *v)
+static bool take_kv(const char *word, int64_t *v, int64_t *to)
 {
+    (void)to;
     for (*v = 0; qp_kv_choices[*v]; ++*v)
         if (!strcmp(word, qp_kv_choices[*v]))
             return true;
@@ -64,53 +67,48 @@ int qlat_parse_lists(struct qlat *a, struct qp_err *err)
     int r = split(a->batch_text, "batch", &a->batches, take_batch, "whole numbers from 1 to 4096", err);
     r = r ? r : split(a->depth_text, "context-depth", &a->depths, take_depth, "whole numbers from 0 to 1048576", err);
     r = r ? r : split(a->kv_text, "kv", &a->kvs, take_kv, "some of auto, f32, bf16, f16, int8", err);
+    a->prompt_lens.n = 1; /* 0: the texts of --prompt as they are */
     if (!r && (a->prompt_len_text || !a->prompt_path))
-        r = split(a->prompt_len_text ? a->prompt_len_text : "512", "prompt-len", &a->prompt_lens, take_length, "whole numbers from 1 to 1048576", err);
+        r = split(a->prompt_len_text ? a->prompt_len_text : "512", "prompt-len", &a->prompt_lens, take_length,
+                  "whole numbers from 1 to 1048576 and ranges of them (64-512, the lesser first)", err);
+    for (int i = 0; !r && a->prompt_path && i < a->prompt_lens.n; i++)
+        if (a->prompt_lens.to[i] > a->prompt_lens.v[i])
+            r = qp_err_set(err, QP_E_USAGE, "--prompt-len takes no range where --prompt gives the texts: it cuts them to one length");
     return r;
 }
 
-int qlat_read_prompt(struct qlat *a, struct qp_err *err)
+int64_t qlat_greatest_batch(const struct qlat *a)
 {
-    struct qp_tokenizer *tok;
-    if (!a->prompt_path)
-        return 0;
-    if (qp_file_read(&a->prompt, a->prompt_path, MAX_PROMPT, err))
-        return err->code;
-    if (!a->prompt.len || strlen(a->prompt.data) != a->prompt.len)
-        return qp_err_set(err, QP_E_INPUT, "'%s' holds no text", a->prompt_path);
-    if (a->prompt_lens.n)
-        return 0;
-    if (qp_model_tokenizer(a->list[0].model, &tok, err))
-        return err->code;
-    int64_t n = qp_latency_prompt_len(tok, a->prompt.data, err);
-    qp_tokenizer_free(tok);
-    if (n < 0)
-        return qp_err_context(err, "'%s'", a->prompt_path);
-    if (n == 0)
-        return qp_err_set(err, QP_E_INPUT, "'%s' has no tokens", a->prompt_path);
-    a->prompt_lens = (struct qlat_list){{n}, 1};
-    return 0;
+    int64_t most = 0;
+    for (int i = 0; i < a->batches.n; i++)
+        most = a->batches.v[i] > most ? a->batches.v[i] : most;
+    return most;
 }
 
-bool qlat_shape(const struct qlat *a, int i, struct qp_latency_shape *out)
+static void write_tag(struct qlat *a, const struct qp_latency_shape *s, int len)
+{
+    char *out = a->tag;
+    int at = snprintf(out, QLAT_TAG, "bs%lld", (long long)s->batch);
+    if (a->prompt_lens.n > 1)
+        at += snprintf(out + at, (size_t)(QLAT_TAG - at), "-p%lld", (long long)a->prompt_lens.v[len]);
+    if (a->prompt_lens.n > 1 && a->prompt_lens.to[len] > a->prompt_lens.v[len])
+        at += snprintf(out + at, (size_t)(QLAT_TAG - at), "-%lld", (long long)a->prompt_lens.to[len]);
+    if (s->depth)
+        at += snprintf(out + at, (size_t)(QLAT_TAG - at), "-d%lld", (long long)s->depth);
+    if (s->kv)
+        snprintf(out + at, (size_t)(QLAT_TAG - at), "-%s", qp_kv_choices[s->kv]);
+}
+
+bool qlat_shape(struct qlat *a, int i, struct qp_latency_shape *out)
 {
     int batch = i % a->batches.n, rest = i / a->batches.n, len = rest % a->prompt_lens.n;
     rest /= a->prompt_lens.n;
     int depth = rest % a->depths.n, kv = rest / a->depths.n;
     if (kv >= a->kvs.n)
         return false;
-    *out = (struct qp_latency_shape){.batch = a->batches.v[batch], .prompt_len = a->prompt_lens.v[len], .new_tokens = a->new_tokens, .depth = a->depths.v[depth], .kv = (int)a->kvs.v[kv]};
-    out->capacity = a->cache ? a->cache : out->depth + out->prompt_len + out->new_tokens;
+    *out = (struct qp_latency_shape){.batch = a->batches.v[batch], .prompt_lens = a->lens, .new_tokens = a->new_tokens, .depth = a->depths.v[depth], .kv = (int)a->kvs.v[kv]};
+    qlat_lengths(a, out->batch, a->prompt_lens.v[len], a->prompt_lens.to[len]);
+    out->capacity = a->cache ? a->cache : out->depth + a->lens[qp_latency_longest(out)] + out->new_tokens;
+    write_tag(a, out, len);
     return true;
-}
-
-void qlat_tag(const struct qlat *a, const struct qp_latency_shape *s, char out[QLAT_TAG])
-{
-    int at = snprintf(out, QLAT_TAG, "bs%lld", (long long)s->batch);
-    if (a->prompt_lens.n > 1)
-        at += snprintf(out + at, (size_t)(QLAT_TAG - at), "-p%lld", (long long)s->prompt_len);
-    if (s->depth)
-        at += snprintf(out + at, (size_t)(QLAT_TAG - at), "-d%lld", (long long)s->depth);
-    if (s->kv)
-        snprintf(out + at, (size_t)(QLAT_TAG - at), "-%s", qp_kv_choices[s->kv]);
 }

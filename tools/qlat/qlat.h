@@ -15,8 +15,13 @@
 #define QLAT_TAG 64
 
 struct qlat_list {
-    int64_t v[QLAT_MAX_LIST];
+    int64_t v[QLAT_MAX_LIST], to[QLAT_MAX_LIST]; /* to: of a range, else as v */
     int n;
+};
+
+struct qlat_prompt {
+    char *text;
+    int64_t tokens; /* by the first model's tokenizer */
 };
 
 struct qlat {
@@ -30,7 +35,11 @@ struct qlat {
     struct qp_sweep_model list[QLAT_MAX_MODELS];
     size_t n_models;
     struct qlat_list batches, prompt_lens, depths, kvs; /* kvs: of qp_kv_choices */
-    struct qp_buf prompt;
+    struct qlat_prompt *prompts; /* of --prompt, as many as the greatest batch takes */
+    size_t n_prompts, prompts_cap;
+    const char **texts;          /* [n_prompts] theirs */
+    int64_t *lens;               /* [greatest batch] of the shape that qlat_shape gave last */
+    double *sorted;              /* [greatest batch] the same, ascending */
     double limits[QP_LIMIT_COUNT];
     char cpu[128], governor[32];
     struct qp_tool_run *run;
@@ -42,12 +51,21 @@ struct qlat {
 /* ---- plan.c ---- */
 /* Reads the lists of the options; QP_E_USAGE names the option. */
 int qlat_parse_lists(struct qlat *a, struct qp_err *err) QP_MUST_USE;
-/* The prompt's file, and its length where no --prompt-len was given. */
-int qlat_read_prompt(struct qlat *a, struct qp_err *err) QP_MUST_USE;
-/* The shapes in order, batches fastest. False after the last. */
-bool qlat_shape(const struct qlat *a, int i, struct qp_latency_shape *out);
-/* The part of a metric's name that tells shapes apart: batch always; depth and KV type where one was asked for; prompt length where several were. */
-void qlat_tag(const struct qlat *a, const struct qp_latency_shape *s, char out[QLAT_TAG]);
+/* The greatest number of --batch. */
+int64_t qlat_greatest_batch(const struct qlat *a);
+/* The shapes in order, batches fastest, and the part of a metric's name that tells them apart (a->tag): batch always; depth and KV type where one was asked
+ * for; prompt length where several were. The shape borrows a->lens, until the next call. False after the last. */
+bool qlat_shape(struct qlat *a, int i, struct qp_latency_shape *out);
+
+/* ---- prompts.c ---- */
+/* Reads --prompt, if any, and makes room for the lengths of a shape. */
+int qlat_read_prompts(struct qlat *a, struct qp_err *err) QP_MUST_USE;
+/* a->lens and a->sorted of so many sequences. Without texts spread evenly from least to most; else the texts' own, those that are longer cut to least (0:
+ * none is), and all of that length where no text has as many: the child says so. */
+void qlat_lengths(struct qlat *a, int64_t batch, int64_t least, int64_t most);
+bool qlat_same_lengths(const struct qlat *a, const struct qp_latency_shape *s);
+double qlat_median_length(const struct qlat *a, const struct qp_latency_shape *s);
+void qlat_release_prompts(struct qlat *a);
 
 /* ---- run.c ---- */
 int qlat_measure(struct qlat *a);

@@ -17,14 +17,32 @@ struct page {
     size_t n;
 };
 
+static void write_lengths(const struct page *p)
+{
+    struct qp_writer *w = p->a->run->out;
+    const double *sorted = p->a->sorted;
+    if (qlat_same_lengths(p->a, p->shape)) {
+        qp_w_i64(w, "prompt_len", p->shape->prompt_lens[0]);
+        return;
+    }
+    qp_w_map_begin(w, "prompt_lens");
+    qp_w_i64(w, "min", (int64_t)sorted[0]);
+    qp_w_f64(w, "median", qlat_median_length(p->a, p->shape));
+    qp_w_i64(w, "max", (int64_t)sorted[p->shape->batch - 1]);
+    qp_w_i64(w, "total", qp_latency_prompt_tokens(p->shape));
+    qp_w_map_end(w);
+}
+
 static void write_protocol(const struct page *p)
 {
     struct qp_writer *w = p->a->run->out;
     const struct qp_sweep_facts *f = &p->o->facts;
     qp_w_map_begin(w, "protocol");
     qp_w_i64(w, "batch", p->shape->batch);
-    qp_w_i64(w, "prompt_len", p->shape->prompt_len);
+    write_lengths(p);
     qp_w_str(w, "prompt", p->a->prompt_path ? p->a->prompt_path : "synthetic");
+    if (p->a->n_prompts > 1)
+        qp_w_i64(w, "prompts", (int64_t)p->a->n_prompts);
     qp_w_i64(w, "new_tokens", p->shape->new_tokens);
     qp_w_i64(w, "context_depth", p->shape->depth);
     qp_w_i64(w, "cache", p->shape->capacity);

@@ -55,10 +55,9 @@ static int step(struct qlat *a, const struct qp_latency_shape *shape, struct qp_
     struct qp_sweep_outcome out[QLAT_MAX_MODELS] = {0};
     struct qp_sweep_setting setting;
     struct qp_sweep_options o = {
-        .warmup = a->warmup, .runs = a->runs, .seconds = a->seconds, .seed = (uint64_t)a->seed, .prompt = a->prompt.data, .backend = run->backend, .threads = (int)run->threads,
+        .warmup = a->warmup, .runs = a->runs, .seconds = a->seconds, .seed = (uint64_t)a->seed, .prompts = {a->texts, a->n_prompts, a->prompt_path}, .backend = run->backend, .threads = (int)run->threads,
         .compute = a->compute, .pin = a->pin, .in_turns = !a->one_by_one,
         .memory_limit = (size_t)(a->memory_limit_mb * 1e6), .keep = keep, .tick = tick, .stop = qp_tool_interrupted, .ctx = a};
-    qlat_tag(a, shape, a->tag);
     skip_hopeless(no_memory, out, a->n_models, shape);
     a->steps_done = 0;
     qp_progress_begin(run->progress, a->tag, "requests", (a->warmup + a->runs) * (int64_t)a->n_models);

@@ -10,8 +10,9 @@
 struct qp_latency {
     const struct qp_tokenizer *tok;
     struct qp_latency_shape s;
-    char **texts;                    /* [batch]; all the same pointer for a given prompt */
-    bool given;                      /* texts are the caller's prompt */
+    struct qp_latency_prompts given; /* none: synthetic */
+    char **made;                     /* [batch] synthetic texts; NULL where the caller's are taken */
+    const char **texts;              /* [batch] */
     struct qp_ids *prompts;          /* [batch]: depth tokens, the same for all, and the prompt of the last request */
     struct qp_gen_request *requests; /* [batch] */
     struct qp_gen *g;
@@ -20,6 +21,22 @@ struct qp_latency {
 };
 
 /* ---- prompts ---- */
+
+int64_t qp_latency_prompt_tokens(const struct qp_latency_shape *s)
+{
+    int64_t sum = 0;
+    for (int64_t i = 0; i < s->batch; i++)
+        sum += s->prompt_lens[i];
+    return sum;
+}
+
+int64_t qp_latency_longest(const struct qp_latency_shape *s)
+{
+    int64_t at = 0;
+    for (int64_t i = 1; i < s->batch; i++)
+        at = s->prompt_lens[i] > s->prompt_lens[at] ? i : at;
+    return at;
+}
 
 static const char *const words[] = {
     "the",   "of",     "and",    "to",    "in",     "a",      "is",    "that",  "for",   "it",    "was",   "on",    "with",  "as",    "be",    "by",
@@ -71,20 +88,20 @@ static int synthesize(char **out, const struct qp_tokenizer *tok, int64_t n, uin
 
 /* ---- life ---- */
 
-static int write_texts(struct qp_latency *l, const char *prompt, uint64_t seed, struct qp_err *err)
+static int write_texts(struct qp_latency *l, uint64_t seed, struct qp_err *err)
 {
     int r = 0;
     size_t B = (size_t)l->s.batch;
+    l->made = qp_zalloc(B * sizeof *l->made, "prompts", err);
     l->texts = qp_zalloc(B * sizeof *l->texts, "prompts", err);
     l->prompts = qp_zalloc(B * sizeof *l->prompts, "prompts", err);
     l->requests = qp_zalloc(B * sizeof *l->requests, "prompts", err);
-    if (!l->texts || !l->prompts || !l->requests)
+    if (!l->made || !l->texts || !l->prompts || !l->requests)
         return QP_E_RESOURCE;
-    for (size_t i = 0; !r && i < B; i++)
-        if (prompt)
-            l->texts[i] = (char *)(uintptr_t)prompt;
-        else
-            r = synthesize(&l->texts[i], l->tok, l->s.prompt_len, seed + i, err);
+    for (size_t i = 0; !r && i < B; i++) {
+        r = l->given.n ? 0 : synthesize(&l->made[i], l->tok, l->s.prompt_lens[i], seed + i, err);
+        l->texts[i] = l->given.n ? l->given.texts[i % l->given.n] : l->made[i];
+    }
     return r;
 }
 
@@ -106,8 +123,8 @@ static int write_depth(struct qp_latency *l, struct qp_err *err)
 static int tokenize(struct qp_latency *l, struct qp_err *err);
 static int make_caches(struct qp_latency *l, struct qp_err *err);
 
-int qp_latency_new(struct qp_latency **out, struct qp_engine *e, const struct qp_tokenizer *tok, const struct qp_latency_shape *shape, const char *prompt,
-                   uint64_t seed, struct qp_err *err)
+int qp_latency_new(struct qp_latency **out, struct qp_engine *e, const struct qp_tokenizer *tok, const struct qp_latency_shape *shape,
+                   const struct qp_latency_prompts *prompts, uint64_t seed, struct qp_err *err)
 {
     struct qp_err local = {0};
     err = err ? err : &local;
@@ -115,9 +132,11 @@ int qp_latency_new(struct qp_latency **out, struct qp_engine *e, const struct qp
     struct qp_latency *l = qp_zalloc(sizeof *l, "latency", err);
     if (!l)
         return QP_E_RESOURCE;
-    *l = (struct qp_latency){.tok = tok, .s = *shape, .given = prompt != NULL};
+    *l = (struct qp_latency){.tok = tok, .s = *shape};
+    if (prompts)
+        l->given = *prompts;
     struct qp_gen_options o = {.batch = shape->batch, .max_new = shape->new_tokens, .capacity = shape->capacity};
-    int r = write_texts(l, prompt, seed, err);
+    int r = write_texts(l, seed, err);
     r = r || !shape->depth ? r : write_depth(l, err);
     r = r ? r : tokenize(l, err);
     r = r ? r : qp_gen_new(&l->g, e, l->requests, (size_t)shape->batch, &o, err);
@@ -140,11 +159,12 @@ void qp_latency_free(struct qp_latency *l)
         return;
     qp_gen_free(l->g);
     for (int64_t i = 0; i < l->s.batch; i++) {
-        if (l->texts && !l->given)
-            qp_free(l->texts[i]);
+        if (l->made)
+            qp_free(l->made[i]);
         if (l->prompts)
             qp_ids_release(&l->prompts[i]);
     }
+    qp_free(l->made);
     qp_free(l->texts);
     qp_free(l->prompts);
     qp_free(l->requests);
@@ -160,14 +180,16 @@ struct qp_latency_kv qp_latency_kv(const struct qp_latency *l)
 
 static int tokenize(struct qp_latency *l, struct qp_err *err)
 {
-    const int64_t depth = l->s.depth, n = l->s.prompt_len;
+    const int64_t depth = l->s.depth;
     for (int64_t i = 0; i < l->s.batch; i++) {
         struct qp_ids *ids = &l->prompts[i];
+        int64_t n = l->s.prompt_lens[i];
         ids->n = (size_t)depth;
         if (qp_tokenizer_encode(l->tok, l->texts[i], strlen(l->texts[i]), QP_ENC_SPECIAL, ids, err))
             return err->code;
         if ((int64_t)ids->n < depth + n)
-            return qp_err_set(err, QP_E_INPUT, "the prompt has %lld tokens, not %lld", (long long)((int64_t)ids->n - depth), (long long)n);
+            return qp_err_set(err, QP_E_INPUT, "prompt %lld of '%s' has %lld tokens, not %lld", (long long)(i % (int64_t)l->given.n) + 1, l->given.path,
+                              (long long)((int64_t)ids->n - depth), (long long)n);
         l->requests[i] = (struct qp_gen_request){.ids = ids->v, .n = depth + n, .fresh = n};
     }
     return 0;
@@ -223,7 +245,7 @@ int qp_latency_once(struct qp_latency *l, struct qp_latency_run *out, double *st
     if (!l->s.depth && make_caches(l, err))
         return err->code;
     out->allocate = l->s.depth ? 0 : (at = qp_now()) - t, t = at;
-    if (step(l, l->s.batch * l->s.prompt_len, err))
+    if (step(l, qp_latency_prompt_tokens(&l->s), err))
         return err->code;
     out->prefill = (at = qp_now()) - t, t = at;
     out->first = at - start;

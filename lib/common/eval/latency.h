@@ -1,5 +1,5 @@
-/* How long one engine takes for one request: a batch of prompts that arrive together, each answered by the same number of tokens, and what the machine
- * would need at its best. Sweeps over models and shapes: eval/latency_sweep.h.
+/* How long one engine takes for one request: a batch of prompts of any lengths that arrive together, each answered by the same number of tokens, and what the
+ * machine would need at its best. Sweeps over models and shapes: eval/latency_sweep.h.
  *
  *     qp_latency_new(&l, engine, tokenizer, &shape, NULL, 42, &err);
  *     for (i = 0; i < runs; i++)
@@ -14,10 +14,21 @@
 struct qp_tokenizer;
 
 struct qp_latency_shape {
-    int64_t batch, prompt_len, new_tokens; /* of each sequence */
-    int64_t depth;                         /* tokens in the KV cache before the prompt */
-    int64_t capacity;                      /* tokens that a sequence's cache holds; 0: depth + prompt_len + new_tokens */
-    int kv;                                /* of qp_kv_choices; sweeps set the engine's */
+    int64_t batch;
+    const int64_t *prompt_lens; /* [batch] tokens of each sequence's prompt, borrowed */
+    int64_t new_tokens;         /* of each answer */
+    int64_t depth;              /* tokens in the KV cache before the prompt */
+    int64_t capacity;           /* tokens that a sequence's cache holds; 0: depth + the longest prompt + new_tokens */
+    int kv;                     /* of qp_kv_choices; sweeps set the engine's */
+};
+int64_t qp_latency_prompt_tokens(const struct qp_latency_shape *s); /* of all prompts */
+int64_t qp_latency_longest(const struct qp_latency_shape *s);       /* the first sequence with the longest prompt: its index */
+
+/* Texts that the sequences take in turn, the first after the last. */
+struct qp_latency_prompts {
+    const char *const *texts; /* [n] borrowed; 0 of them: synthetic */
+    size_t n;
+    const char *path;         /* of the file with the texts, for messages */
 };
 
 /* Seconds of one request, in the order in which they pass. total is their sum. */
@@ -33,11 +44,11 @@ struct qp_latency_run {
 
 struct qp_latency;
 
-/* prompt NULL: texts of common English words, another for each sequence and the same for every call and model, cut so that they are just prompt_len tokens
- * or a little more; the surplus is dropped after tokenizing. Else every sequence gets that text, whose first prompt_len tokens count (the whole text: ask
- * qp_latency_prompt_len). KV caches are of the engine's type. Everything is borrowed and must outlive *out. Free with qp_latency_free. */
-int qp_latency_new(struct qp_latency **out, struct qp_engine *e, const struct qp_tokenizer *tok, const struct qp_latency_shape *shape, const char *prompt,
-                   uint64_t seed, struct qp_err *err) QP_MUST_USE;
+/* Of each text the first tokens count, as many as the shape says (the whole text: ask qp_latency_prompt_len); fewer are QP_E_INPUT. prompts NULL or none: texts of
+ * common English words, another for each sequence and the same for every call and model, of as many tokens or a few more. KV caches are of the engine's
+ * type. Everything is borrowed and must outlive *out. Free with qp_latency_free. */
+int qp_latency_new(struct qp_latency **out, struct qp_engine *e, const struct qp_tokenizer *tok, const struct qp_latency_shape *shape,
+                   const struct qp_latency_prompts *prompts, uint64_t seed, struct qp_err *err) QP_MUST_USE;
 void qp_latency_free(struct qp_latency *l);
 /* One request. steps [new_tokens - 1]: seconds from each token to the next (the same for all sequences of the batch, which go in step). Answers go on to
  * their full length whatever the tokens are. */
@@ -59,8 +70,9 @@ struct qp_latency_kv qp_latency_kv(const struct qp_latency *l);
 struct qp_work {
     double flops, bytes;
 };
-/* Linear layers, attention (in the last layer for each sequence's last token alone, as the engine does) and the output matrix. Bytes: the weights once (of experts, the share that a batch is expected to touch when it chooses
- * uniformly), and the keys and values of the tokens there are (a sliding window reads fewer). Decode: one step of the whole batch in the middle of the answer. */
+/* Linear layers, attention (in the last layer for each sequence's last token alone, as the engine does) and the output matrix, each sequence at its own length.
+ * Bytes: the weights once (of experts, the share that a batch is expected to touch when it chooses uniformly), and the keys and values of the tokens there
+ * are (a sliding window reads fewer). Decode: one step of the whole batch in the middle of the answer. */
 struct qp_work qp_latency_prefill_work(const struct qp_engine *e, const struct qp_model *m, const struct qp_latency_shape *shape);
 struct qp_work qp_latency_decode_work(const struct qp_engine *e, const struct qp_model *m, const struct qp_latency_shape *shape);
 

@@ -52,7 +52,7 @@ static int load(struct served *s, struct qp_err *err)
     size_t each = qp_kv_cache_bytes(qp_engine_config(s->e), &s->ops, f->kv, shape->capacity), caches;
     if (!qp_mul(each, (size_t)shape->batch, &caches))
         caches = SIZE_MAX;
-    if (fits(caches, "KV caches", err) || qp_latency_new(&s->l, s->e, s->tok, shape, o->prompt, o->seed, err))
+    if (fits(caches, "KV caches", err) || qp_latency_new(&s->l, s->e, s->tok, shape, &o->prompts, o->seed, err))
         return err->code;
     f->prefill = qp_latency_prefill_work(s->e, m, shape);
     f->decode = qp_latency_decode_work(s->e, m, shape);

@@ -191,18 +191,17 @@ static int run_group(struct sweep *s, size_t from, size_t to, struct qp_err *err
 
 /* ---- a sweep's step ---- */
 
-static void check_shape(struct qp_sweep_outcome *out, const struct qp_model *m, const struct qp_latency_shape *shape)
+static void check_shape(struct qp_sweep_outcome *out, const struct qp_model *m, const struct qp_latency_shape *shape, const struct qp_latency_prompts *prompts)
 {
-    char reason[256];
-    int64_t need = shape->depth + shape->prompt_len + shape->new_tokens, context = qp_model_config(m)->max_positions;
-    if (need > context)
-        snprintf(reason, sizeof reason, "%lld tokens of context, %lld of prompt and %lld new ones are more than the model's context of %lld", (long long)shape->depth,
-                 (long long)shape->prompt_len, (long long)shape->new_tokens, (long long)context);
-    else if (need > shape->capacity)
-        snprintf(reason, sizeof reason, "%lld tokens of context, %lld of prompt and %lld new ones are more than the cache of %lld", (long long)shape->depth,
-                 (long long)shape->prompt_len, (long long)shape->new_tokens, (long long)shape->capacity);
-    else
+    char reason[sizeof out->reason], which[300] = "";
+    int64_t at = qp_latency_longest(shape), len = shape->prompt_lens[at], need = shape->depth + len + shape->new_tokens, context = qp_model_config(m)->max_positions;
+    int64_t room = context < shape->capacity ? context : shape->capacity;
+    if (need <= room)
         return;
+    if (prompts->n)
+        snprintf(which, sizeof which, "prompt %zu of '%.200s': ", (size_t)at % prompts->n + 1, prompts->path);
+    snprintf(reason, sizeof reason, "%s%lld tokens of context, %lld of prompt and %lld new ones are more than the %s of %lld", which, (long long)shape->depth, (long long)len,
+             (long long)shape->new_tokens, need > context ? "model's context" : "cache", (long long)(need > context ? context : shape->capacity));
     fail(out, QP_SWEEP_FAILED, QP_E_USAGE, reason);
 }
 
@@ -215,14 +214,14 @@ int qp_sweep_run(struct qp_sweep_outcome *out, struct qp_sweep_setting *setting,
     err = err ? err : &local;
     *setting = (struct qp_sweep_setting){.steal = NAN, .others = NAN};
     if (!whole.capacity)
-        whole.capacity = whole.depth + whole.prompt_len + whole.new_tokens;
+        whole.capacity = whole.depth + whole.prompt_lens[qp_latency_longest(&whole)] + whole.new_tokens;
     s.children = qp_zalloc(n * sizeof *s.children, "children", err);
     s.jobs = qp_zalloc(n * sizeof *s.jobs, "children", err);
     for (size_t i = 0; i < n && !err->code; i++) {
         s.jobs[i] = (struct qp_latency_job){models, i, &whole, o};
         out[i].n_steps = whole.new_tokens - 1;
         if (out[i].status == QP_SWEEP_OK)
-            check_shape(&out[i], models[i].model, &whole);
+            check_shape(&out[i], models[i].model, &whole, &o->prompts);
     }
     spin(setting);
     qp_activity_read(&setting->before);

@@ -21,7 +21,7 @@ struct qp_sweep_options {
     int64_t warmup, runs; /* requests thrown away, requests that count */
     double seconds;       /* go on for so long at least */
     uint64_t seed;        /* of synthetic prompts */
-    const char *prompt;   /* text of the prompt; NULL: synthetic */
+    struct qp_latency_prompts prompts;
     const char *backend;  /* as --backend */
     int threads;          /* 0: all */
     int compute;          /* of qp_compute_choices */

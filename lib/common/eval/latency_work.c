@@ -32,27 +32,46 @@ static double keys_seen(const struct qp_model_config *c, double from, double n)
     return sum;
 }
 
-static struct qp_work work_of(const struct qp_engine *e, const struct qp_model *m, const struct qp_latency_shape *s, double from, double tokens)
+/* What a pass feeds, over all sequences. */
+struct fed {
+    double sequences, tokens, keys, held; /* keys: seen by the tokens, in all layers; held: tokens in the caches in the end */
+};
+
+static struct qp_work work_of(const struct qp_engine *e, const struct qp_model *m, const struct fed *f)
 {
     const struct qp_model_config *c = qp_engine_config(e);
     struct counts w = count_weights(m);
-    double B = (double)s->batch, used = c->n_experts ? (double)c->n_experts_used / (double)c->n_experts : 0, head = (double)c->d_model * (double)c->vocab_size;
-    double dense = w.each + w.last + head, experts = w.experts + w.last_experts, touched = 1 - pow(1 - used, B * tokens);
+    double used = c->n_experts ? (double)c->n_experts_used / (double)c->n_experts : 0, head = (double)c->d_model * (double)c->vocab_size;
+    double dense = w.each + w.last + head, experts = w.experts + w.last_experts, touched = 1 - pow(1 - used, f->tokens);
     double kv_token = (double)qp_kv_cache_bytes(c, qp_engine_ops(e), qp_engine_kv(e), 4096) / 4096; /* of all layers */
     return (struct qp_work){
-        .flops = 2 * B * (tokens * (w.each + w.experts * used) + w.last + w.last_experts * used + head + 2 * (double)(c->n_heads * c->head_dim) * keys_seen(c, from, tokens)),
-        .bytes = (double)qp_engine_weight_bytes(e) * (dense + experts * touched) / (dense + experts) + B * kv_token * (from + tokens),
+        .flops = 2 * (f->tokens * (w.each + w.experts * used) + f->sequences * (w.last + w.last_experts * used + head) + 2 * (double)(c->n_heads * c->head_dim) * f->keys),
+        .bytes = (double)qp_engine_weight_bytes(e) * (dense + experts * touched) / (dense + experts) + kv_token * f->held,
     };
+}
+
+static void feed(struct fed *f, const struct qp_model_config *c, double from, double tokens)
+{
+    f->sequences++;
+    f->tokens += tokens;
+    f->keys += keys_seen(c, from, tokens);
+    f->held += from + tokens;
 }
 
 struct qp_work qp_latency_prefill_work(const struct qp_engine *e, const struct qp_model *m, const struct qp_latency_shape *s)
 {
-    return work_of(e, m, s, (double)s->depth, (double)s->prompt_len);
+    struct fed f = {0};
+    for (int64_t i = 0; i < s->batch; i++)
+        feed(&f, qp_engine_config(e), (double)s->depth, (double)s->prompt_lens[i]);
+    return work_of(e, m, &f);
 }
 
 struct qp_work qp_latency_decode_work(const struct qp_engine *e, const struct qp_model *m, const struct qp_latency_shape *s)
 {
-    return work_of(e, m, s, (double)s->depth + (double)s->prompt_len + (double)(s->new_tokens - 1) / 2, 1);
+    struct fed f = {0};
+    for (int64_t i = 0; i < s->batch; i++)
+        feed(&f, qp_engine_config(e), (double)(s->depth + s->prompt_lens[i]) + (double)(s->new_tokens - 1) / 2, 1);
+    return work_of(e, m, &f);
 }
 
 struct qp_machine_limits qp_machine_limits_of(const double limits[QP_LIMIT_COUNT], enum qp_compute compute)

@@ -2,7 +2,6 @@
 
 #include <inttypes.h>
 #include <jansson.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
@@ -44,6 +43,11 @@ int qp_dataset_open(struct qp_dataset **out, const char *path, const char *field
     gzbuffer(ds->file, 1 << 17);
     *out = ds;
     return 0;
+}
+
+bool qp_dataset_is_lines(const struct qp_dataset *ds)
+{
+    return ds->lines;
 }
 
 void qp_dataset_close(struct qp_dataset *ds)

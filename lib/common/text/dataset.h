@@ -3,6 +3,7 @@
 #ifndef QP_TEXT_DATASET_H
 #define QP_TEXT_DATASET_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +14,7 @@ struct qp_dataset;
 
 /* field NULL: "text". The kind is told by the name: .jsonl, .jsonl.gz, .json (lines), else plain text (also .gz). */
 int qp_dataset_open(struct qp_dataset **out, const char *path, const char *field, struct qp_err *err) QP_MUST_USE;
+bool qp_dataset_is_lines(const struct qp_dataset *ds); /* .jsonl and its like: it has rows */
 /* 1 and the next document's text in *doc (cleared first), 0 at the end. Invalid UTF-8, a line that is no JSON object, a missing
  * or non-string field: QP_E_INPUT with "'file' line N: ...". */
 int qp_dataset_next(struct qp_dataset *ds, struct qp_buf *doc, struct qp_err *err) QP_MUST_USE;

@@ -94,7 +94,8 @@ static struct qp_sweep_options options(void)
     return (struct qp_sweep_options){.warmup = 2, .runs = 5, .seed = 1, .threads = 2, .in_turns = true, .keep = keep, .tick = tick, .stop = stop};
 }
 
-static const struct qp_latency_shape small = {.batch = 3, .prompt_len = 40, .new_tokens = 4};
+static const int64_t forty[] = {40, 40, 40}, mixed[] = {17, 40, 5};
+static const struct qp_latency_shape small = {.batch = 3, .prompt_lens = forty, .new_tokens = 4};
 
 static void sweep(struct qp_sweep_outcome *out, struct qp_sweep_setting *setting, const struct qp_latency_shape *shape, const struct qp_sweep_options *o)
 {
@@ -137,6 +138,55 @@ static void test_counts(void **state)
     qp_sweep_release(out, MODELS);
 }
 
+/* Sequences of different lengths: each step takes all of them (else the child ends with an error), caches are as long as the longest needs. */
+static void test_lengths(void **state)
+{
+    (void)state;
+    struct qp_sweep_outcome out[MODELS] = {0}, same[MODELS] = {0};
+    struct qp_sweep_setting t;
+    struct qp_sweep_options o = options();
+    struct qp_latency_shape s = small;
+    s.prompt_lens = mixed;
+    assert_int_equal(qp_latency_prompt_tokens(&s), 62);
+    assert_int_equal(qp_latency_longest(&s), 1);
+    sweep(out, &t, &s, &o);
+    sweep(same, &t, &small, &o);
+    for (int i = 0; i < MODELS; i++) {
+        assert_int_equal(out[i].status, QP_SWEEP_OK);
+        assert_int_equal(out[i].n_runs, 5);
+        assert_int_equal(out[i].facts.cache.computed, same[i].facts.cache.computed);
+        assert_true(out[i].facts.prefill.flops < same[i].facts.prefill.flops && out[i].facts.decode.flops < same[i].facts.decode.flops);
+    }
+    qp_sweep_release(out, MODELS);
+    qp_sweep_release(same, MODELS);
+}
+
+/* Texts are taken in turn; one that is too short or too long is named. */
+static void test_prompts(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"the cat sat on the mat and looked out", "a dog"};
+    struct qp_sweep_outcome out[MODELS] = {0};
+    struct qp_sweep_setting t;
+    struct qp_sweep_options o = options();
+    struct qp_latency_shape s = {.batch = 3, .prompt_lens = (const int64_t[]){6, 2, 5}, .new_tokens = 3};
+    o.prompts = (struct qp_latency_prompts){texts, 2, "f.jsonl"};
+    sweep(out, &t, &s, &o);
+    assert_int_equal(out[1].status, QP_SWEEP_OK);
+    qp_sweep_release(out, MODELS);
+    s.prompt_lens = (const int64_t[]){6, 30, 5};
+    sweep(out, &t, &s, &o);
+    assert_int_equal(out[1].status, QP_SWEEP_FAILED);
+    assert_int_equal(out[1].code, QP_E_INPUT);
+    assert_non_null(strstr(out[1].reason, "prompt 2 of 'f.jsonl' has "));
+    assert_non_null(strstr(out[1].reason, " tokens, not 30"));
+    qp_sweep_release(out, MODELS);
+    s.prompt_lens = (const int64_t[]){6, 2046, 5};
+    sweep(out, &t, &s, &o);
+    assert_string_equal(out[0].reason, "prompt 2 of 'f.jsonl': 0 tokens of context, 2046 of prompt and 3 new ones are more than the model's context of 2048");
+    qp_sweep_release(out, MODELS);
+}
+
 static void test_one_by_one(void **state)
 {
     (void)state;
@@ -162,9 +212,10 @@ static void test_shapes_that_do_not_fit(void **state)
         struct qp_latency_shape shape;
         const char *says;
     } cases[] = {
-        {{.batch = 1, .prompt_len = 2047, .new_tokens = 2}, "0 tokens of context, 2047 of prompt and 2 new ones are more than the model's context of 2048"},
-        {{.batch = 1, .prompt_len = 40, .new_tokens = 2, .depth = 2040}, "2040 tokens of context, 40 of prompt and 2 new ones are more than the model's context of 2048"},
-        {{.batch = 1, .prompt_len = 40, .new_tokens = 5, .capacity = 44}, "0 tokens of context, 40 of prompt and 5 new ones are more than the cache of 44"},
+        {{.batch = 1, .prompt_lens = (const int64_t[]){2047}, .new_tokens = 2}, "0 tokens of context, 2047 of prompt and 2 new ones are more than the model's context of 2048"},
+        {{.batch = 1, .prompt_lens = forty, .new_tokens = 2, .depth = 2040}, "2040 tokens of context, 40 of prompt and 2 new ones are more than the model's context of 2048"},
+        {{.batch = 1, .prompt_lens = forty, .new_tokens = 5, .capacity = 44}, "0 tokens of context, 40 of prompt and 5 new ones are more than the cache of 44"},
+        {{.batch = 3, .prompt_lens = mixed, .new_tokens = 5, .capacity = 44}, "0 tokens of context, 40 of prompt and 5 new ones are more than the cache of 44"},
     };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         struct qp_sweep_outcome out[MODELS] = {0};
@@ -189,7 +240,7 @@ static void test_depth_and_types(void **state)
         struct qp_sweep_outcome out[MODELS] = {0};
         struct qp_sweep_setting t;
         struct qp_sweep_options o = options();
-        struct qp_latency_shape s = {.batch = 2, .prompt_len = 8, .new_tokens = 2, .depth = 100, .kv = kv + 1};
+        struct qp_latency_shape s = {.batch = 2, .prompt_lens = (const int64_t[]){8, 3}, .new_tokens = 2, .depth = 100, .kv = kv + 1};
         sweep(out, &t, &s, &o);
         assert_int_equal(out[1].status, QP_SWEEP_OK);
         assert_int_equal(out[1].facts.kv, kv);
@@ -224,7 +275,10 @@ static void test_memory_limit(void **state)
     struct qp_sweep_outcome out[MODELS] = {0};
     struct qp_sweep_setting t;
     struct qp_sweep_options o = options();
-    struct qp_latency_shape s = {.batch = 4096, .prompt_len = 500, .new_tokens = 2, .kv = QP_KV_F32 + 1};
+    static int64_t lens[4096];
+    struct qp_latency_shape s = {.batch = 4096, .prompt_lens = lens, .new_tokens = 2, .kv = QP_KV_F32 + 1};
+    for (int i = 0; i < 4096; i++)
+        lens[i] = 500;
     o.memory_limit = (size_t)300 << 20;
     sweep(out, &t, &s, &o);
     for (int i = 0; i < MODELS; i++) {
@@ -288,11 +342,19 @@ static void test_work(void **state)
     assert_int_equal(qp_backend_cpu_init(&ops, "ref", NULL), 0);
     assert_int_equal(qp_engine_new(&e, fix.models[0].model, &ops, NULL, QP_COMPUTE_F32, NULL), 0);
     const double qkv = 64 * 64 + 2 * 32 * 64, rest = 64 * 64 + 3 * 64 * 96, head = 64 * 300;
-    struct qp_work prefill = qp_latency_prefill_work(e, fix.models[0].model, &(struct qp_latency_shape){.batch = 2, .prompt_len = 10, .new_tokens = 5});
+    struct qp_latency_shape s10 = {.batch = 2, .prompt_lens = (const int64_t[]){10, 10}, .new_tokens = 5}, s3 = s10, apart = s10;
+    struct qp_work prefill = qp_latency_prefill_work(e, fix.models[0].model, &s10);
     assert_true(fabs(prefill.flops - 2 * 2 * (10 * (2 * qkv + rest) + rest + head + 2 * 64 * (55 + 10))) < 1); /* the last layer: one token of each */
-    struct qp_work step = qp_latency_decode_work(e, fix.models[0].model, &(struct qp_latency_shape){.batch = 2, .prompt_len = 10, .new_tokens = 5});
+    struct qp_work step = qp_latency_decode_work(e, fix.models[0].model, &s10);
     assert_true(fabs(step.flops - 2 * 2 * (2 * (qkv + rest) + head + 2 * 64 * 2 * 13)) < 1); /* 12 before, and itself */
     assert_true(step.bytes > (double)qp_engine_weight_bytes(e) && step.bytes < 1.2 * (double)qp_engine_weight_bytes(e));
+    s3.prompt_lens = (const int64_t[]){3, 3};
+    apart.prompt_lens = (const int64_t[]){10, 3}; /* half of each, the weights once */
+    for (int d = 0; d < 2; d++) {
+        struct qp_work (*work)(const struct qp_engine *, const struct qp_model *, const struct qp_latency_shape *) = d ? qp_latency_decode_work : qp_latency_prefill_work;
+        struct qp_work a = work(e, fix.models[0].model, &s10), b = work(e, fix.models[0].model, &s3), c = work(e, fix.models[0].model, &apart);
+        assert_true(a.flops > b.flops && fabs(c.flops - (a.flops + b.flops) / 2) < 1 && a.bytes > b.bytes && fabs(c.bytes - (a.bytes + b.bytes) / 2) < 1);
+    }
     double s = qp_work_seconds((struct qp_work){2e9, 1e9}, (struct qp_machine_limits){100, 10}, &memory);
     assert_true(memory && fabs(s - 0.1) < 1e-12);
     s = qp_work_seconds((struct qp_work){2e12, 1e9}, (struct qp_machine_limits){100, 10}, &memory);
@@ -315,7 +377,7 @@ static void test_flags(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_counts),  cmocka_unit_test(test_one_by_one),   cmocka_unit_test(test_shapes_that_do_not_fit), cmocka_unit_test(test_depth_and_types),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_counts),  cmocka_unit_test(test_lengths), cmocka_unit_test(test_prompts), cmocka_unit_test(test_one_by_one),   cmocka_unit_test(test_shapes_that_do_not_fit), cmocka_unit_test(test_depth_and_types),
                                        cmocka_unit_test(test_death),   cmocka_unit_test(test_memory_limit), cmocka_unit_test(test_peak),                   cmocka_unit_test(test_stopped),
                                        cmocka_unit_test(test_work),    cmocka_unit_test(test_flags)};
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -128,6 +128,27 @@ done
 status "a range with texts" 2 lat --model "$T/m" --prompt "$T/p.jsonl" --prompt-len 2-4
 says "says why not" "--prompt-len takes no range where --prompt gives the texts"
 
+# More requests than the batch takes.
+qlat --no-limits --model "$T/m" --batch 1,4 --requests 9 --prompt-len 10-40 --new-tokens 1-8 --warmup 5 2>"$T/err" >"$T/r.qp" && results "$T/r.qp" >"$T/queue" || not_ok "qlat --requests"
+got=$(grep -o '"metric":"latency/bs4-r9/[a-z0-9_]*' "$T/queue" | sed 's|.*/||; s/_\(p50\|p90\|p95\|p5\|min\|max\).*//' | sort -u | tr '\n' ' ')
+[ "$got" = "e2e kv_bytes output peak_rss_bytes request scratch_bytes status throughput total weights_bytes " ] && ok "the records of requests that queue" || not_ok "the records of requests that queue: $got"
+has "the latency of requests" '"metric":"latency/bs4-r9/request_p95_ms".*"n":450,.*"of":"requests"' "$T/queue"
+has "the protocol of requests" '"protocol":\{"batch":4,"requests":9,"prompt_lens":\{"min":10,"median":25,"max":40,"total":226\},"prompt":"synthetic","new_lens":\{"min":1,"median":5,"max":8,"total":41\}' "$T/queue"
+awk -v e="$(value bs4-r9/e2e_p50_ms "$T/queue")" -v t="$(value bs4-r9/throughput_p50_req_s "$T/queue")" 'BEGIN { d = t * e / 9000; exit !(d > 0.97 && d < 1.03) }' && ok "requests a second" || not_ok "requests a second"
+has "a line says so" 'qlat: m  bs4-r9  request [0-9.]+ ms( \(p95 [0-9.]+\))?  throughput [0-9.]+ req/s .* output [0-9]+ tok/s' "$T/err"
+qreport "$T/r.qp" | grep -qE '^m +bs4-r9.* [0-9.]+ +[0-9]+ +[0-9.]+ +[0-9.]+$' && ok "qreport: requests a second" || not_ok "qreport: requests a second"
+qreport "$T/one.qp" | grep -q 'requests/s' && not_ok "qreport: no such column where none queued" || ok "qreport: no such column where none queued"
+lat --model "$T/m" --batch 2 --requests 5 --prompt "$T/p.jsonl" --context-depth 20 | results >"$T/queue"
+has "texts that queue, behind a context" '"metric":"latency/bs2-r5-d20/status","value":1.*"requests":5,"prompt_lens".*"prompts":3,"new_tokens":4,"context_depth":20,' "$T/queue"
+status "fewer requests than the batch" 2 lat --model "$T/m" --batch 1,8 --requests 7
+says "says so" "--requests 7 are fewer than a batch of 8"
+status "answers of a range in step" 2 lat --model "$T/m" --new-tokens 2-4
+says "says why not" "--new-tokens takes a range with --requests alone"
+status "two ranges" 2 lat --model "$T/m" --requests 64 --new-tokens 2-4,8
+says "says what it takes" "--new-tokens takes one number or one range, not '2-4,8'"
+status "llama-bench's fields" 2 lat --model "$T/m" --requests 64 --llama-bench-json "$T/lb.json"
+says "says why not" "--llama-bench-json has no fields for --requests"
+
 # What cannot be done is recorded, the rest is measured.
 status "a prompt longer than the context, beside one that is not" 2 lat --model "$T/m" --batch 1 --prompt-len 24,4000
 says "says what is too long" "model 'm', bs1-p4000: 0 tokens of context, 4000 of prompt and 4 new ones are more than the model's context of 2048"

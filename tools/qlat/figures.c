@@ -4,42 +4,67 @@
 #include "qlat.h"
 
 const struct qlat_series qlat_series[QLAT_SERIES] = {
-    {"ttft", "ms", .prefill = true},
-    {"itl", "ms", .steps = true, .decode = true},
-    {"e2e", "ms", .prefill = true, .decode = true},
-    {"prefill", "tok_s", .higher = true, .prefill = true},
-    {"prefill_seq", "tok_s", .higher = true, .prefill = true},
-    {"decode", "tok_s", .higher = true, .decode = true},
-    {"decode_seq", "tok_s", .higher = true, .decode = true},
+    {"ttft", "ms", .shown = true, .prefill = true},
+    {"itl", "ms", .shown = true, .steps = true, .decode = true},
+    {"e2e", "ms", .prefill = true, .decode = true, .either = true},
+    {"prefill", "tok_s", .shown = true, .higher = true, .prefill = true},
+    {"prefill_seq", "tok_s", .higher = true, .prefill = true, .seq = true},
+    {"decode", "tok_s", .shown = true, .higher = true, .decode = true},
+    {"decode_seq", "tok_s", .higher = true, .decode = true, .seq = true},
+    {"request", "ms", .shown = true, .steps = true, .queued = true},
+    {"throughput", "req_s", .shown = true, .higher = true, .queued = true},
+    {"output", "tok_s", .shown = true, .higher = true, .queued = true},
+    {"total", "tok_s", .higher = true, .queued = true},
 };
-enum { TTFT, ITL, E2E, PREFILL, PREFILL_SEQ, DECODE, DECODE_SEQ };
+enum { TTFT, ITL, E2E, PREFILL, PREFILL_SEQ, DECODE, DECODE_SEQ, REQUEST, THROUGHPUT, OUTPUT, TOTAL };
 
-static double value_of(size_t which, double prefill_seconds, double step_seconds, double first, double total, const struct qp_latency_shape *s)
+bool qlat_has(const struct qlat_series *s, const struct qp_latency_shape *shape)
 {
-    double tokens = (double)qp_latency_prompt_tokens(s), B = (double)s->batch;
-    switch (which) {
+    if (shape->requests)
+        return s->queued || s->either;
+    return !s->queued && (!s->decode || shape->new_tokens > 1);
+}
+
+const char *qlat_of(const struct qlat_series *s)
+{
+    return !s->steps ? "runs" : s->queued ? "requests" : "steps";
+}
+
+static double value_of(const struct qlat_series *series, const struct qp_latency_run *r, double step, const struct qp_latency_shape *s)
+{
+    double prompts = (double)qp_latency_prompt_tokens(s), answers = (double)qp_latency_new_tokens(s), B = (double)s->batch;
+    switch (series - qlat_series) {
     case TTFT:
-        return 1e3 * first;
+        return 1e3 * r->first;
     case ITL:
-        return 1e3 * step_seconds;
+    case REQUEST:
+        return 1e3 * step;
     case E2E:
-        return 1e3 * total;
+        return 1e3 * r->total;
     case PREFILL:
-        return tokens / prefill_seconds;
+        return prompts / r->prefill;
     case PREFILL_SEQ:
-        return tokens / B / prefill_seconds;
+        return prompts / B / r->prefill;
     case DECODE:
-        return B / step_seconds;
+        return B / step;
+    case DECODE_SEQ:
+        return 1 / step;
+    case THROUGHPUT:
+        return (double)s->requests / r->total;
+    case OUTPUT:
+        return answers / r->total;
     default:
-        return 1 / step_seconds;
+        return (prompts + answers) / r->total;
     }
 }
 
 void qlat_values(const struct qlat_series *s, const struct qp_sweep_outcome *o, const struct qp_latency_shape *shape, double *out)
 {
     for (size_t i = 0; i < o->n_runs; i++) {
-        const struct qp_latency_run *r = &o->runs[i];
-        out[i] = value_of((size_t)(s - qlat_series), r->prefill, r->decode / (double)(o->n_steps ? o->n_steps : 1), r->first, r->total, shape);
+        double sum = 0;
+        for (int64_t k = 0; k < o->n_steps; k++)
+            sum += o->steps[(int64_t)i * o->n_steps + k];
+        out[i] = value_of(s, &o->runs[i], sum / (double)(o->n_steps ? o->n_steps : 1), shape);
     }
 }
 
@@ -52,7 +77,7 @@ double qlat_limit(const struct qlat_series *s, const struct qlat *a, const struc
     *memory = s->prefill && (!s->decode || prefill >= steps) ? of_prefill : of_steps;
     if (!(prefill > 0 && step > 0))
         return 0;
-    return value_of((size_t)(s - qlat_series), prefill, step, prefill, prefill + steps, shape);
+    return value_of(s, &(struct qp_latency_run){.prefill = prefill, .first = prefill, .total = prefill + steps}, step, shape);
 }
 
 size_t qlat_points(const struct qlat_series *s, const struct qlat_point **out)

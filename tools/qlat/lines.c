@@ -20,45 +20,49 @@ static double value_at(double *values, size_t n, double q)
     return qp_quantile_of(values, n, q, QLAT_CONFIDENCE).value;
 }
 
-static void print_series(const struct qlat *a, size_t which, const struct qp_sweep_outcome *o, const struct qp_latency_shape *shape, double *values)
+static void print_series(const struct qlat *a, const struct qlat_series *s, const struct qp_sweep_outcome *o, const struct qp_latency_shape *shape, double *values)
 {
-    const struct qlat_series *s = &qlat_series[which];
     bool memory;
     double best = qlat_limit(s, a, o, shape, &memory);
     qlat_values(s, o, shape, values);
     double p50 = value_at(values, o->n_runs, 0.5), other = value_at(values, o->n_runs, s->higher ? 0.05 : 0.95);
     if (isnan(p50))
         return;
-    fprintf(stderr, s->higher ? "  %s %.0f tok/s" : "  %s %.2f ms", s->name, p50);
+    int digits = s->higher && s->unit[0] == 't' ? 0 : 2; /* of tokens, of the others */
+    fprintf(stderr, "  %s %.*f %.3s%s", s->name, digits, p50, s->unit, s->higher ? "/s" : "");
     if (isfinite(other))
-        fprintf(stderr, s->higher ? " (p5 %.0f)" : " (p95 %.2f)", other);
+        fprintf(stderr, s->higher ? " (p5 %.*f)" : " (p95 %.*f)", digits, other);
     if (best > 0 && s->higher)
         fprintf(stderr, ", %.0f %% of %s", 100 * p50 / best, memory ? "memory" : "compute");
 }
 
 static void print_model(const struct qlat *a, size_t i, const struct qp_sweep_outcome *o, const struct qp_latency_shape *shape)
 {
-    static const size_t shown[] = {0, 1, 3, 5}; /* ttft, itl, prefill, decode */
     double *values = qp_alloc_n(o->n_runs + 1, sizeof *values, "figures", NULL);
     fprintf(stderr, "qlat: %s  %s", a->list[i].id, a->tag);
     if (o->status != QP_SWEEP_OK)
         fprintf(stderr, "  %s%s%s", qp_sweep_status_name(o->status), o->reason[0] ? ": " : "", o->reason);
     bool measured = o->status == QP_SWEEP_OK || o->status == QP_SWEEP_INTERRUPTED;
-    for (size_t k = 0; values && measured && o->n_runs && k < sizeof shown / sizeof *shown; k++)
-        if (!qlat_series[shown[k]].decode || o->n_steps)
-            print_series(a, shown[k], o, shape, values);
+    for (const struct qlat_series *s = qlat_series; values && measured && o->n_runs && s < qlat_series + QLAT_SERIES; s++)
+        if (s->shown && qlat_has(s, shape))
+            print_series(a, s, o, shape, values);
     if (measured && o->facts.peak)
         fprintf(stderr, "  peak %.0f MB", (double)o->facts.peak / 1e6);
     fputc('\n', stderr);
     qp_free(values);
 }
 
+static void print_lengths(const struct qlat *a, const char *what, const struct qlat_spread *s)
+{
+    if (s->most > s->least)
+        fprintf(stderr, "qlat: %s  %s of %lld to %lld tokens (median %.0f), %lld in all\n", a->tag, what, (long long)s->least, (long long)s->most, s->median, (long long)s->total);
+}
+
 void qlat_print(const struct qlat *a, const struct qp_latency_shape *shape, const struct qp_sweep_outcome *out, const struct qp_sweep_setting *setting)
 {
     char flags[QP_SWEEP_FLAGS][96];
-    if (!qlat_same_lengths(a, shape))
-        fprintf(stderr, "qlat: %s  prompts of %.0f to %.0f tokens (median %.0f), %lld in all\n", a->tag, a->sorted[0], a->sorted[shape->batch - 1], qlat_median_length(a, shape),
-                (long long)qp_latency_prompt_tokens(shape));
+    print_lengths(a, "prompts", &a->of_prompts);
+    print_lengths(a, "answers", &a->of_answers);
     if (a->measure_limits)
         fprintf(stderr, "qlat: %s  limits of this machine: matrix peak %.0f (f32), %.0f (bf16), %.0f (int8) GFLOP/s, memory read %.1f GB/s\n", a->tag,
                 qp_machine_limits_of(a->limits, QP_COMPUTE_F32).gflops, qp_machine_limits_of(a->limits, QP_COMPUTE_BF16).gflops, qp_machine_limits_of(a->limits, QP_COMPUTE_INT8).gflops,

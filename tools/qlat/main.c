@@ -3,14 +3,15 @@
 #include "base/mem.h"
 #include "qlat.h"
 
-static struct qlat app = {.batch_text = "1,8,32,64", .depth_text = "0", .kv_text = "auto", .new_tokens = 128, .warmup = 10, .runs = 50, .seed = 42, .measure_limits = true};
+static struct qlat app = {.batch_text = "1,8,32,64", .depth_text = "0", .kv_text = "auto", .new_text = "128", .warmup = 10, .runs = 50, .seed = 42, .measure_limits = true};
 
 static const struct qp_opt options[] = {
     QP_OPT_STR('m', "model", &app.model, "M", "a model (directory or .gguf) instead of a stream"),
     QP_OPT_STR('\0', "batch", &app.batch_text, "N,N,...", "sequences that are answered together"),
     QP_OPT_STR('\0', "prompt-len", &app.prompt_len_text, "N,N,...", "tokens of a prompt of common words, or a range, 64-512: spread over the batch; default: 512, or those of --prompt"),
     QP_OPT_STR('\0', "prompt", &app.prompt_path, "FILE", "text of the prompt, or a .jsonl file of prompts ({\"prompt\": ...} or {\"text\": ...}) that the batch takes in turn; with --prompt-len their first tokens"),
-    QP_OPT_INT('\0', "new-tokens", &app.new_tokens, 1, 1 << 20, "N", "tokens of an answer"),
+    QP_OPT_STR('\0', "new-tokens", &app.new_text, "N", "tokens of an answer; with --requests also a range, 16-128"),
+    QP_OPT_INT('\0', "requests", &app.requests, 0, 1 << 20, "N", "N requests queue for the batch, where one that ends makes room for the next; 0: each run is one batch, in step"),
     QP_OPT_STR('\0', "context-depth", &app.depth_text, "N,N,...", "tokens in the KV cache before the prompt"),
     QP_OPT_STR('\0', "kv", &app.kv_text, "TYPE,...", "how keys and values are kept: auto (--compute's type), f32, bf16, f16, int8"),
     QP_OPT_INT('\0', "cache", &app.cache, 0, 1 << 24, "N", "tokens that a sequence's cache holds; 0: just enough"),
@@ -83,6 +84,7 @@ int main(int argc, char **argv)
                    "suffice for is recorded (latency/bsN/status), the others go on, and the exit status is 4 in the end.\n\n"
                    "  qlat --model M --batch 1,8 --runs 100 > base.qp\n"
                    "  qlat --model M --batch 16 --prompt-len 64-512 > mixed.qp\n"
+                   "  qlat --model M --batch 16 --prompt-len 64-512 --new-tokens 16-128 --requests 100 > throughput.qp\n"
                    "  qcalib ... | qquant ... | qlat --batch 1 --prompt-len 512 | qgate gate.json",
         .opts = options, .input = QP_INPUT_STREAM, .writes_stream = true,
         .check = check, .on_record = on_record, .on_end = on_end, .release = release, .ctx = &app,

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/rng.h"
 #include "qlat.h"
 #include "stats/stats.h"
 #include "text/dataset.h"
@@ -39,7 +40,7 @@ static int read_rows(struct qlat *a, struct qp_dataset *ds, const struct qp_toke
     json_t *row = NULL;
     int64_t line;
     int r = 0;
-    while ((int64_t)a->n_prompts < qlat_greatest_batch(a) && (r = qp_dataset_row(ds, &row, &line, err)) == 1) {
+    while ((int64_t)a->n_prompts < qlat_most_prompts(a) && (r = qp_dataset_row(ds, &row, &line, err)) == 1) {
         const char *field = json_object_get(row, "prompt") ? "prompt" : "text";
         const json_t *v = json_object_get(row, field);
         if (json_is_string(v))
@@ -81,11 +82,14 @@ static int read_file(struct qlat *a, struct qp_err *err)
 
 int qlat_read_prompts(struct qlat *a, struct qp_err *err)
 {
-    size_t most = (size_t)qlat_greatest_batch(a);
-    a->lens = qp_alloc_n(most, sizeof *a->lens, "lengths", err);
+    size_t most = (size_t)qlat_most_prompts(a);
+    a->prompt_tokens = qp_alloc_n(most, sizeof *a->prompt_tokens, "lengths", err);
+    a->new_tokens = qp_alloc_n(most, sizeof *a->new_tokens, "lengths", err);
     a->sorted = qp_alloc_n(most, sizeof *a->sorted, "lengths", err);
-    if (!a->lens || !a->sorted || (a->prompt_path && read_file(a, err)) || !(a->texts = qp_alloc_n(a->n_prompts, sizeof *a->texts, "prompts", err)))
+    if (!a->prompt_tokens || !a->new_tokens || !a->sorted || (a->prompt_path && read_file(a, err)))
         return err->code;
+    if (!(a->texts = qp_alloc_n(a->n_prompts, sizeof *a->texts, "prompts", err)))
+        return QP_E_RESOURCE;
     for (size_t i = 0; i < a->n_prompts; i++)
         a->texts[i] = a->prompts[i].text;
     return 0;
@@ -97,32 +101,64 @@ void qlat_release_prompts(struct qlat *a)
         qp_free(a->prompts[i].text);
     qp_free(a->prompts);
     qp_free(a->texts);
-    qp_free(a->lens);
+    qp_free(a->prompt_tokens);
+    qp_free(a->new_tokens);
     qp_free(a->sorted);
 }
 
-void qlat_lengths(struct qlat *a, int64_t batch, int64_t least, int64_t most)
+static struct qlat_spread spread_of(const int64_t *v, int64_t n, double *sorted)
+{
+    struct qlat_spread s = {0};
+    for (int64_t i = 0; i < n; i++) {
+        sorted[i] = (double)v[i];
+        s.total += v[i];
+    }
+    qp_sort(sorted, (size_t)n);
+    s.least = (int64_t)sorted[0];
+    s.most = (int64_t)sorted[n - 1];
+    s.median = (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
+    return s;
+}
+
+/* One is in the middle. */
+static void spread(int64_t *v, int64_t n, int64_t least, int64_t most)
+{
+    for (int64_t i = 0; i < n; i++)
+        v[i] = n > 1 ? least + ((most - least) * i + (n - 1) / 2) / (n - 1) : (least + most) / 2;
+}
+
+static void shuffle(int64_t *v, int64_t n, uint64_t seed)
+{
+    struct qp_rng rng = qp_rng_seed(seed);
+    for (int64_t i = n - 1; i > 0; i--) {
+        int64_t k = qp_rng_below(&rng, (uint32_t)i + 1), kept = v[i];
+        v[i] = v[k];
+        v[k] = kept;
+    }
+}
+
+static void take_texts(struct qlat *a, int64_t n, int64_t cut)
 {
     int64_t longest = 0;
     for (size_t i = 0; i < a->n_prompts; i++)
         longest = a->prompts[i].tokens > longest ? a->prompts[i].tokens : longest;
-    for (int64_t i = 0; i < batch; i++) {
-        int64_t own = a->n_prompts ? a->prompts[(size_t)i % a->n_prompts].tokens : 0;
-        if (!a->n_prompts)
-            a->lens[i] = batch > 1 ? least + (most - least) * i / (batch - 1) : (least + most) / 2;
-        else
-            a->lens[i] = least && (own > least || longest < least) ? least : own;
-        a->sorted[i] = (double)a->lens[i];
+    for (int64_t i = 0; i < n; i++) {
+        int64_t own = a->prompts[(size_t)i % a->n_prompts].tokens;
+        a->prompt_tokens[i] = cut && (own > cut || longest < cut) ? cut : own;
     }
-    qp_sort(a->sorted, (size_t)batch);
 }
 
-bool qlat_same_lengths(const struct qlat *a, const struct qp_latency_shape *s)
+void qlat_lengths(struct qlat *a, int64_t n, int64_t least, int64_t most)
 {
-    return a->sorted[0] == a->sorted[s->batch - 1];
-}
-
-double qlat_median_length(const struct qlat *a, const struct qp_latency_shape *s)
-{
-    return (a->sorted[(s->batch - 1) / 2] + a->sorted[s->batch / 2]) / 2;
+    spread(a->new_tokens, n, a->new_lens.v[0], a->new_lens.to[0]);
+    if (a->n_prompts)
+        take_texts(a, n, least);
+    else
+        spread(a->prompt_tokens, n, least, most);
+    if (a->requests && !a->n_prompts)
+        shuffle(a->prompt_tokens, n, (uint64_t)a->seed);
+    if (a->requests)
+        shuffle(a->new_tokens, n, (uint64_t)a->seed + 1);
+    a->of_prompts = spread_of(a->prompt_tokens, n, a->sorted);
+    a->of_answers = spread_of(a->new_tokens, n, a->sorted);
 }

@@ -24,9 +24,14 @@ struct qlat_prompt {
     int64_t tokens; /* by the first model's tokenizer */
 };
 
+struct qlat_spread {
+    int64_t least, most, total;
+    double median;
+};
+
 struct qlat {
-    const char *model, *batch_text, *prompt_len_text, *depth_text, *kv_text, *prompt_path, *llama_path;
-    int64_t new_tokens, cache, warmup, runs, seed;
+    const char *model, *batch_text, *prompt_len_text, *new_text, *depth_text, *kv_text, *prompt_path, *llama_path;
+    int64_t requests, cache, warmup, runs, seed;
     double seconds, memory_limit_mb;
     int compute;
     bool pin, one_by_one, measure_limits;
@@ -34,12 +39,13 @@ struct qlat {
     struct qp_model_set *models;
     struct qp_sweep_model list[QLAT_MAX_MODELS];
     size_t n_models;
-    struct qlat_list batches, prompt_lens, depths, kvs; /* kvs: of qp_kv_choices */
-    struct qlat_prompt *prompts; /* of --prompt, as many as the greatest batch takes */
+    struct qlat_list batches, prompt_lens, new_lens, depths, kvs; /* new_lens: one; kvs: of qp_kv_choices */
+    struct qlat_prompt *prompts; /* of --prompt, as many as a run takes at most */
     size_t n_prompts, prompts_cap;
     const char **texts;          /* [n_prompts] theirs */
-    int64_t *lens;               /* [greatest batch] of the shape that qlat_shape gave last */
-    double *sorted;              /* [greatest batch] the same, ascending */
+    int64_t *prompt_tokens, *new_tokens; /* [prompts of a run] of the shape that qlat_shape gave last */
+    double *sorted;              /* [prompts of a run] scratch */
+    struct qlat_spread of_prompts, of_answers;
     double limits[QP_LIMIT_COUNT];
     char cpu[128], governor[32];
     struct qp_tool_run *run;
@@ -51,20 +57,19 @@ struct qlat {
 /* ---- plan.c ---- */
 /* Reads the lists of the options; QP_E_USAGE names the option. */
 int qlat_parse_lists(struct qlat *a, struct qp_err *err) QP_MUST_USE;
-/* The greatest number of --batch. */
-int64_t qlat_greatest_batch(const struct qlat *a);
+/* Prompts of a run at most: --requests, or the greatest number of --batch. */
+int64_t qlat_most_prompts(const struct qlat *a);
 /* The shapes in order, batches fastest, and the part of a metric's name that tells them apart (a->tag): batch always; depth and KV type where one was asked
- * for; prompt length where several were. The shape borrows a->lens, until the next call. False after the last. */
+ * for; prompt length where several were; requests that are queued. The shape borrows a's lengths, until the next call. False after the last. */
 bool qlat_shape(struct qlat *a, int i, struct qp_latency_shape *out);
 
 /* ---- prompts.c ---- */
 /* Reads --prompt, if any, and makes room for the lengths of a shape. */
 int qlat_read_prompts(struct qlat *a, struct qp_err *err) QP_MUST_USE;
-/* a->lens and a->sorted of so many sequences. Without texts spread evenly from least to most; else the texts' own, those that are longer cut to least (0:
- * none is), and all of that length where no text has as many: the child says so. */
-void qlat_lengths(struct qlat *a, int64_t batch, int64_t least, int64_t most);
-bool qlat_same_lengths(const struct qlat *a, const struct qp_latency_shape *s);
-double qlat_median_length(const struct qlat *a, const struct qp_latency_shape *s);
+/* Lengths of n prompts and their answers into a->prompt_tokens, a->new_tokens and their spreads. Answers, and prompts without texts, are spread evenly over
+ * their range, in an order by seed where they queue. Texts have their own lengths, those that are longer than least cut to it (0: none is), and all are of
+ * that length where no text has as many: the child says so. */
+void qlat_lengths(struct qlat *a, int64_t n, int64_t least, int64_t most);
 void qlat_release_prompts(struct qlat *a);
 
 /* ---- run.c ---- */
@@ -74,13 +79,19 @@ int qlat_measure(struct qlat *a);
 struct qlat_series {
     const char *name, *unit;
     bool higher;  /* is better: a throughput */
-    bool steps;   /* values are steps within runs, not runs */
+    bool steps;   /* values are steps or requests within runs, not runs */
+    bool seq;     /* of one sequence: the batch's, divided */
+    bool shown;   /* in the lines for people */
+    bool queued;  /* of requests that queue for the batch */
+    bool either;  /* of those, too */
     bool decode;  /* needs two new tokens or more */
     bool prefill; /* its limit has the prefill's work; decode: that of the steps */
 };
 extern const struct qlat_series qlat_series[];
-#define QLAT_SERIES 7
-/* One value for each run (of steps: the mean step of each), in the series' unit. */
+#define QLAT_SERIES 11
+bool qlat_has(const struct qlat_series *s, const struct qp_latency_shape *shape);
+const char *qlat_of(const struct qlat_series *s); /* what its values are of: "runs", "steps", "requests" */
+/* One value for each run (of steps: the mean of each), in the series' unit. */
 void qlat_values(const struct qlat_series *s, const struct qp_sweep_outcome *o, const struct qp_latency_shape *shape, double *out);
 /* What the machine's limits allow, in the series' unit, and which of them binds; 0: unknown. */
 double qlat_limit(const struct qlat_series *s, const struct qlat *a, const struct qp_sweep_outcome *o, const struct qp_latency_shape *shape, bool *memory);

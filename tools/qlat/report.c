@@ -17,19 +17,18 @@ struct page {
     size_t n;
 };
 
-static void write_lengths(const struct page *p)
+/* One number where all are equal. */
+static void write_lengths(struct qp_writer *w, const char *one, const char *many, const struct qlat_spread *s)
 {
-    struct qp_writer *w = p->a->run->out;
-    const double *sorted = p->a->sorted;
-    if (qlat_same_lengths(p->a, p->shape)) {
-        qp_w_i64(w, "prompt_len", p->shape->prompt_lens[0]);
+    if (s->least == s->most) {
+        qp_w_i64(w, one, s->most);
         return;
     }
-    qp_w_map_begin(w, "prompt_lens");
-    qp_w_i64(w, "min", (int64_t)sorted[0]);
-    qp_w_f64(w, "median", qlat_median_length(p->a, p->shape));
-    qp_w_i64(w, "max", (int64_t)sorted[p->shape->batch - 1]);
-    qp_w_i64(w, "total", qp_latency_prompt_tokens(p->shape));
+    qp_w_map_begin(w, many);
+    qp_w_i64(w, "min", s->least);
+    qp_w_f64(w, "median", s->median);
+    qp_w_i64(w, "max", s->most);
+    qp_w_i64(w, "total", s->total);
     qp_w_map_end(w);
 }
 
@@ -39,11 +38,13 @@ static void write_protocol(const struct page *p)
     const struct qp_sweep_facts *f = &p->o->facts;
     qp_w_map_begin(w, "protocol");
     qp_w_i64(w, "batch", p->shape->batch);
-    write_lengths(p);
+    if (p->shape->requests)
+        qp_w_i64(w, "requests", p->shape->requests);
+    write_lengths(w, "prompt_len", "prompt_lens", &p->a->of_prompts);
     qp_w_str(w, "prompt", p->a->prompt_path ? p->a->prompt_path : "synthetic");
     if (p->a->n_prompts > 1)
         qp_w_i64(w, "prompts", (int64_t)p->a->n_prompts);
-    qp_w_i64(w, "new_tokens", p->shape->new_tokens);
+    write_lengths(w, "new_tokens", "new_lens", &p->a->of_answers);
     qp_w_i64(w, "context_depth", p->shape->depth);
     qp_w_i64(w, "cache", p->shape->capacity);
     if (f->threads) {
@@ -130,7 +131,7 @@ static void write_limit(const struct page *p, const struct qlat_series *s, doubl
     qp_w_f64(w, "value", best);
     qp_w_f64(w, "reached_pct", 100 * (s->higher ? value / best : best / value));
     if (s->decode && !s->prefill && s->higher) /* how fast the weights alone went by */
-        qp_w_f64(w, "weights_gb_s", (double)p->o->facts.weights * value / (s == &qlat_series[QLAT_SERIES - 1] ? 1 : (double)p->shape->batch) / 1e9);
+        qp_w_f64(w, "weights_gb_s", (double)p->o->facts.weights * value / (s->seq ? 1 : (double)p->shape->batch) / 1e9);
     qp_w_map_end(w);
 }
 
@@ -148,7 +149,7 @@ static void write_series(struct page *p, const struct qlat_series *s)
         snprintf(name, sizeof name, "%s_%s_%s", s->name, points[i].name, s->unit);
         begin(p, "latency", name, q.value, error_of(&q), p->n, s->higher);
         write_interval(w, &q);
-        qp_w_str(w, "of", s->steps ? "steps" : "runs");
+        qp_w_str(w, "of", qlat_of(s));
         if (points[i].q == 0.5)
             write_limit(p, s, q.value);
         finish(p);
@@ -156,7 +157,7 @@ static void write_series(struct page *p, const struct qlat_series *s)
     for (int top = 0; top < 2; top++) {
         snprintf(name, sizeof name, "%s_%s_%s", s->name, top ? "max" : "min", s->unit);
         begin(p, "latency", name, p->sorted[top ? p->n - 1 : 0], NAN, p->n, s->higher);
-        qp_w_str(w, "of", s->steps ? "steps" : "runs");
+        qp_w_str(w, "of", qlat_of(s));
         finish(p);
     }
 }
@@ -168,7 +169,7 @@ static void write_hidden(struct page *p)
     qp_w_map_begin(w, "hidden");
     for (const struct qlat_series *s = qlat_series; s < qlat_series + QLAT_SERIES; s++) {
         const struct qlat_point *points;
-        if (s->decode && !p->o->n_steps)
+        if (!qlat_has(s, p->shape))
             continue;
         take_series(p, s);
         for (size_t i = 0, n = qlat_points(s, &points); i < n; i++) {
@@ -178,7 +179,7 @@ static void write_hidden(struct page *p)
                 continue;
             snprintf(name, sizeof name, "%s_%s_%s", s->name, points[i].name, s->unit);
             if (q.n < q.needs)
-                snprintf(why, sizeof why, "takes %zu %s, there are %zu", q.needs, s->steps ? "steps" : "runs", q.n);
+                snprintf(why, sizeof why, "takes %zu %s, there are %zu", q.needs, qlat_of(s), q.n);
             else
                 snprintf(why, sizeof why, "runs differ too much for %zu of them", p->o->n_runs);
             qp_w_str(w, name, why);
@@ -273,7 +274,7 @@ static void write_ratios(struct page *p, const struct qp_sweep_outcome *base)
     struct qp_writer *w = p->a->run->out;
     size_t n = p->o->n_runs < base->n_runs ? p->o->n_runs : base->n_runs;
     for (const struct qlat_series *s = qlat_series; s < qlat_series + QLAT_SERIES; s++) {
-        if ((s->decode && !p->o->n_steps) || strstr(s->name, "_seq")) /* of a sequence: the same ratio */
+        if (!qlat_has(s, p->shape) || s->seq) /* of a sequence: the same ratio */
             continue;
         qlat_values(s, p->o, p->shape, p->values);
         qlat_values(s, base, p->shape, p->sorted);
@@ -298,7 +299,7 @@ static int report_model(struct page *p, const struct qp_sweep_outcome *base, con
     int r = p->values && p->sorted && p->scratch ? 0 : QP_E_RESOURCE;
     p->n = 0;
     for (const struct qlat_series *s = qlat_series; !r && measured && s < qlat_series + QLAT_SERIES; s++)
-        if (!s->decode || p->o->n_steps)
+        if (qlat_has(s, p->shape))
             write_series(p, s);
     if (!r && measured) {
         write_memory(p);

@@ -11,10 +11,12 @@ struct qp_latency {
     const struct qp_tokenizer *tok;
     struct qp_latency_shape s;
     struct qp_latency_prompts given; /* none: synthetic */
-    char **made;                     /* [batch] synthetic texts; NULL where the caller's are taken */
-    const char **texts;              /* [batch] */
-    struct qp_ids *prompts;          /* [batch]: depth tokens, the same for all, and the prompt of the last request */
-    struct qp_gen_request *requests; /* [batch] */
+    int64_t n;                       /* requests of a run */
+    char **made;                     /* [n] synthetic texts; NULL where the caller's are taken */
+    const char **texts;              /* [n] */
+    struct qp_ids *prompts;          /* [n]: depth tokens, the same for all, and the prompt of the last run */
+    struct qp_gen_request *requests; /* [n] */
+    double *begun;                   /* [n] of queued requests: when each was fed; 0: it waits, or has its answer */
     struct qp_gen *g;
     struct qp_latency_kv kv;
     bool counted; /* kv's measured parts: in the first request, which is a warm-up */
@@ -22,18 +24,36 @@ struct qp_latency {
 
 /* ---- prompts ---- */
 
+int64_t qp_latency_requests(const struct qp_latency_shape *s)
+{
+    return s->requests ? s->requests : s->batch;
+}
+
+int64_t qp_latency_steps(const struct qp_latency_shape *s)
+{
+    return s->requests ? s->requests : s->new_tokens - 1;
+}
+
 int64_t qp_latency_prompt_tokens(const struct qp_latency_shape *s)
 {
     int64_t sum = 0;
-    for (int64_t i = 0; i < s->batch; i++)
+    for (int64_t i = 0; i < qp_latency_requests(s); i++)
         sum += s->prompt_lens[i];
+    return sum;
+}
+
+int64_t qp_latency_new_tokens(const struct qp_latency_shape *s)
+{
+    int64_t sum = 0;
+    for (int64_t i = 0; i < qp_latency_requests(s); i++)
+        sum += s->new_lens ? s->new_lens[i] : s->new_tokens;
     return sum;
 }
 
 int64_t qp_latency_longest(const struct qp_latency_shape *s)
 {
     int64_t at = 0;
-    for (int64_t i = 1; i < s->batch; i++)
+    for (int64_t i = 1; i < qp_latency_requests(s); i++)
         at = s->prompt_lens[i] > s->prompt_lens[at] ? i : at;
     return at;
 }
@@ -91,14 +111,15 @@ static int synthesize(char **out, const struct qp_tokenizer *tok, int64_t n, uin
 static int write_texts(struct qp_latency *l, uint64_t seed, struct qp_err *err)
 {
     int r = 0;
-    size_t B = (size_t)l->s.batch;
-    l->made = qp_zalloc(B * sizeof *l->made, "prompts", err);
-    l->texts = qp_zalloc(B * sizeof *l->texts, "prompts", err);
-    l->prompts = qp_zalloc(B * sizeof *l->prompts, "prompts", err);
-    l->requests = qp_zalloc(B * sizeof *l->requests, "prompts", err);
-    if (!l->made || !l->texts || !l->prompts || !l->requests)
+    size_t n = (size_t)l->n;
+    l->made = qp_zalloc(n * sizeof *l->made, "prompts", err);
+    l->texts = qp_zalloc(n * sizeof *l->texts, "prompts", err);
+    l->prompts = qp_zalloc(n * sizeof *l->prompts, "prompts", err);
+    l->requests = qp_zalloc(n * sizeof *l->requests, "prompts", err);
+    l->begun = qp_zalloc(n * sizeof *l->begun, "prompts", err);
+    if (!l->made || !l->texts || !l->prompts || !l->requests || !l->begun)
         return QP_E_RESOURCE;
-    for (size_t i = 0; !r && i < B; i++) {
+    for (size_t i = 0; !r && i < n; i++) {
         r = l->given.n ? 0 : synthesize(&l->made[i], l->tok, l->s.prompt_lens[i], seed + i, err);
         l->texts[i] = l->given.n ? l->given.texts[i % l->given.n] : l->made[i];
     }
@@ -112,7 +133,7 @@ static int write_depth(struct qp_latency *l, struct qp_err *err)
     struct qp_ids ids = {0};
     int r = synthesize(&text, l->tok, l->s.depth, 1, err);
     r = r ? r : qp_tokenizer_encode(l->tok, text, strlen(text), QP_ENC_SPECIAL, &ids, err);
-    for (int64_t i = 0; i < l->s.batch; i++)
+    for (int64_t i = 0; i < l->n; i++)
         for (int64_t k = 0; !r && k < l->s.depth; k++)
             r = qp_ids_add(&l->prompts[i], ids.v[k], err);
     qp_ids_release(&ids);
@@ -132,14 +153,14 @@ int qp_latency_new(struct qp_latency **out, struct qp_engine *e, const struct qp
     struct qp_latency *l = qp_zalloc(sizeof *l, "latency", err);
     if (!l)
         return QP_E_RESOURCE;
-    *l = (struct qp_latency){.tok = tok, .s = *shape};
+    *l = (struct qp_latency){.tok = tok, .s = *shape, .n = qp_latency_requests(shape)};
     if (prompts)
         l->given = *prompts;
-    struct qp_gen_options o = {.batch = shape->batch, .max_new = shape->new_tokens, .capacity = shape->capacity};
+    struct qp_gen_options o = {.batch = shape->batch, .max_new = shape->new_tokens, .capacity = shape->capacity, .tok = shape->requests ? tok : NULL};
     int r = write_texts(l, seed, err);
     r = r || !shape->depth ? r : write_depth(l, err);
     r = r ? r : tokenize(l, err);
-    r = r ? r : qp_gen_new(&l->g, e, l->requests, (size_t)shape->batch, &o, err);
+    r = r ? r : qp_gen_new(&l->g, e, l->requests, (size_t)l->n, &o, err);
     if (!r && shape->depth) {
         r = make_caches(l, err);
         r = r ? r : qp_gen_fill_caches(l->g, l->prompts[0].v, shape->depth, err);
@@ -158,7 +179,7 @@ void qp_latency_free(struct qp_latency *l)
     if (!l)
         return;
     qp_gen_free(l->g);
-    for (int64_t i = 0; i < l->s.batch; i++) {
+    for (int64_t i = 0; i < l->n; i++) {
         if (l->made)
             qp_free(l->made[i]);
         if (l->prompts)
@@ -168,6 +189,7 @@ void qp_latency_free(struct qp_latency *l)
     qp_free(l->texts);
     qp_free(l->prompts);
     qp_free(l->requests);
+    qp_free(l->begun);
     qp_free(l);
 }
 
@@ -181,7 +203,7 @@ struct qp_latency_kv qp_latency_kv(const struct qp_latency *l)
 static int tokenize(struct qp_latency *l, struct qp_err *err)
 {
     const int64_t depth = l->s.depth;
-    for (int64_t i = 0; i < l->s.batch; i++) {
+    for (int64_t i = 0; i < l->n; i++) {
         struct qp_ids *ids = &l->prompts[i];
         int64_t n = l->s.prompt_lens[i];
         ids->n = (size_t)depth;
@@ -190,7 +212,7 @@ static int tokenize(struct qp_latency *l, struct qp_err *err)
         if ((int64_t)ids->n < depth + n)
             return qp_err_set(err, QP_E_INPUT, "prompt %lld of '%s' has %lld tokens, not %lld", (long long)(i % (int64_t)l->given.n) + 1, l->given.path,
                               (long long)((int64_t)ids->n - depth), (long long)n);
-        l->requests[i] = (struct qp_gen_request){.ids = ids->v, .n = depth + n, .fresh = n};
+        l->requests[i] = (struct qp_gen_request){.ids = ids->v, .n = depth + n, .fresh = n, .max_new = l->s.new_lens ? l->s.new_lens[i] : 0};
     }
     return 0;
 }
@@ -234,22 +256,14 @@ static int step(struct qp_latency *l, int64_t fed, struct qp_err *err)
     return r < 0 ? r : 0;
 }
 
-int qp_latency_once(struct qp_latency *l, struct qp_latency_run *out, double *steps, struct qp_err *err)
+/* A batch in step, from its prompts to its texts. */
+static int run_in_step(struct qp_latency *l, double start, double t, struct qp_latency_run *out, double *steps, struct qp_err *err)
 {
-    struct qp_err local = {0};
-    err = err ? err : &local;
-    double start = qp_now(), t = start, at;
-    if (tokenize(l, err) || qp_gen_restart(l->g, l->requests, err))
-        return err->code;
-    out->tokenize = (at = qp_now()) - t, t = at;
-    if (!l->s.depth && make_caches(l, err))
-        return err->code;
-    out->allocate = l->s.depth ? 0 : (at = qp_now()) - t, t = at;
+    double at;
     if (step(l, qp_latency_prompt_tokens(&l->s), err))
         return err->code;
     out->prefill = (at = qp_now()) - t, t = at;
     out->first = at - start;
-    out->decode = 0;
     for (int64_t i = 1; i < l->s.new_tokens; i++, t = at) {
         if (step(l, 0, err))
             return err->code;
@@ -260,7 +274,47 @@ int qp_latency_once(struct qp_latency *l, struct qp_latency_run *out, double *st
         return err->code;
     out->detokenize = (at = qp_now()) - t;
     out->total = at - start;
+    return 0;
+}
+
+/* All requests; they begin in order. */
+static int run_queued(struct qp_latency *l, double start, double t, struct qp_latency_run *out, double *seconds, struct qp_err *err)
+{
+    struct qp_gen_step s;
+    int64_t next = 0, first = 0; /* the first that waits, the first that has no answer */
+    int r;
+    for (double at; (r = qp_gen_step(l->g, &s, err)) == 1; t = at) {
+        at = qp_now();
+        for (int64_t i = 0; i < s.begun; i++)
+            l->begun[next++] = t;
+        for (int64_t i = first; i < next && s.finished; i++) {
+            if (l->begun[i] == 0 || qp_gen_answer(l->g, (size_t)i)->end == QP_GEN_PENDING)
+                continue;
+            seconds[i] = at - l->begun[i];
+            l->begun[i] = 0;
+        }
+        while (first < next && l->begun[first] == 0)
+            first++;
+    }
+    out->total = qp_now() - start;
+    return r;
+}
+
+int qp_latency_once(struct qp_latency *l, struct qp_latency_run *out, double *steps, struct qp_err *err)
+{
+    struct qp_err local = {0};
+    err = err ? err : &local;
+    double start = qp_now(), ready, at;
+    *out = (struct qp_latency_run){0};
+    if (tokenize(l, err) || qp_gen_restart(l->g, l->requests, err))
+        return err->code;
+    out->tokenize = (ready = at = qp_now()) - start;
+    if (!l->s.depth && make_caches(l, err))
+        return err->code;
+    if (!l->s.depth)
+        out->allocate = (ready = qp_now()) - at;
+    int r = l->s.requests ? run_queued(l, start, ready, out, steps, err) : run_in_step(l, start, ready, out, steps, err);
     if (!l->s.depth)
         qp_gen_free_caches(l->g);
-    return 0;
+    return r;
 }

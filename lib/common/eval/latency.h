@@ -15,23 +15,29 @@ struct qp_tokenizer;
 
 struct qp_latency_shape {
     int64_t batch;
-    const int64_t *prompt_lens; /* [batch] tokens of each sequence's prompt, borrowed */
-    int64_t new_tokens;         /* of each answer */
+    int64_t requests;           /* prompts that wait for a place in the batch and take it as soon as another has its answer; 0: as many as the batch, in step */
+    const int64_t *prompt_lens; /* [requests or batch] tokens of each prompt, borrowed */
+    const int64_t *new_lens;    /* [requests] tokens of each answer, borrowed; NULL: new_tokens each */
+    int64_t new_tokens;         /* of the longest answer */
     int64_t depth;              /* tokens in the KV cache before the prompt */
     int64_t capacity;           /* tokens that a sequence's cache holds; 0: depth + the longest prompt + new_tokens */
     int kv;                     /* of qp_kv_choices; sweeps set the engine's */
 };
+int64_t qp_latency_requests(const struct qp_latency_shape *s);      /* requests or batch */
 int64_t qp_latency_prompt_tokens(const struct qp_latency_shape *s); /* of all prompts */
-int64_t qp_latency_longest(const struct qp_latency_shape *s);       /* the first sequence with the longest prompt: its index */
+int64_t qp_latency_new_tokens(const struct qp_latency_shape *s);    /* of all answers */
+int64_t qp_latency_longest(const struct qp_latency_shape *s);       /* the first of the longest prompts: its index */
+int64_t qp_latency_steps(const struct qp_latency_shape *s);         /* numbers that a run fills beside its struct: new_tokens - 1, or requests */
 
-/* Texts that the sequences take in turn, the first after the last. */
+/* Texts that the prompts take in turn, the first after the last. */
 struct qp_latency_prompts {
     const char *const *texts; /* [n] borrowed; 0 of them: synthetic */
     size_t n;
     const char *path;         /* of the file with the texts, for messages */
 };
 
-/* Seconds of one request, in the order in which they pass. total is their sum. */
+/* Seconds of one request, in the order in which they pass. total is their sum. Where more requests wait than the batch takes, a run is all of them, total is
+ * until the last has its answer, and prefill, decode, detokenize and first, which mix, are 0. */
 struct qp_latency_run {
     double tokenize;   /* all prompts' texts to ids */
     double allocate;   /* all sequences' KV caches, zeroed; 0 with a depth, where caches are kept */
@@ -50,8 +56,8 @@ struct qp_latency;
 int qp_latency_new(struct qp_latency **out, struct qp_engine *e, const struct qp_tokenizer *tok, const struct qp_latency_shape *shape,
                    const struct qp_latency_prompts *prompts, uint64_t seed, struct qp_err *err) QP_MUST_USE;
 void qp_latency_free(struct qp_latency *l);
-/* One request. steps [new_tokens - 1]: seconds from each token to the next (the same for all sequences of the batch, which go in step). Answers go on to
- * their full length whatever the tokens are. */
+/* One run. steps [new_tokens - 1]: seconds from each token to the next (the same for all sequences of the batch, which go in step); or [requests]: seconds
+ * from the pass over each prompt to the end of its answer, without the wait before. Answers go on to their full length whatever the tokens are. */
 int qp_latency_once(struct qp_latency *l, struct qp_latency_run *out, double *steps, struct qp_err *err) QP_MUST_USE;
 
 /* Tokens of a text as a prompt, special tokens that the tokenizer adds included; negative on an error. */

@@ -54,8 +54,10 @@ static int load(struct served *s, struct qp_err *err)
         caches = SIZE_MAX;
     if (fits(caches, "KV caches", err) || qp_latency_new(&s->l, s->e, s->tok, shape, &o->prompts, o->seed, err))
         return err->code;
-    f->prefill = qp_latency_prefill_work(s->e, m, shape);
-    f->decode = qp_latency_decode_work(s->e, m, shape);
+    if (!shape->requests) {
+        f->prefill = qp_latency_prefill_work(s->e, m, shape);
+        f->decode = qp_latency_decode_work(s->e, m, shape);
+    }
     return 0;
 }
 
@@ -80,7 +82,7 @@ static void fill_facts(struct served *s)
 static int answer(struct served *s, int from, int to, struct qp_err *err)
 {
     struct qp_buf in = QP_BUF_INIT, out = QP_BUF_INIT;
-    size_t steps = (size_t)(s->job->shape->new_tokens - 1) * sizeof(double);
+    size_t steps = (size_t)qp_latency_steps(s->job->shape) * sizeof(double);
     uint32_t kind;
     char *reply = qp_buf_grow(&out, sizeof(struct qp_latency_run) + steps);
     int r = qp_buf_check(&out, err);

@@ -140,7 +140,7 @@ static int start(struct sweep *s, size_t i, struct qp_err *err)
 static bool round_of(struct sweep *s, size_t from, size_t to, int64_t round, bool counts, struct qp_err *err)
 {
     bool any = false;
-    size_t bytes = sizeof(struct qp_latency_run) + (size_t)(s->shape->new_tokens - 1) * sizeof(double);
+    size_t bytes = sizeof(struct qp_latency_run) + (size_t)qp_latency_steps(s->shape) * sizeof(double);
     for (size_t i = from; i < to && !err->code; i++) {
         if (s->out[i].status != QP_SWEEP_OK)
             continue;
@@ -219,7 +219,7 @@ int qp_sweep_run(struct qp_sweep_outcome *out, struct qp_sweep_setting *setting,
     s.jobs = qp_zalloc(n * sizeof *s.jobs, "children", err);
     for (size_t i = 0; i < n && !err->code; i++) {
         s.jobs[i] = (struct qp_latency_job){models, i, &whole, o};
-        out[i].n_steps = whole.new_tokens - 1;
+        out[i].n_steps = qp_latency_steps(&whole);
         if (out[i].status == QP_SWEEP_OK)
             check_shape(&out[i], models[i].model, &whole, &o->prompts);
     }

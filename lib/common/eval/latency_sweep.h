@@ -57,7 +57,7 @@ struct qp_sweep_facts {
     size_t anonymous, file;  /* resident at the end: the process's own, pages of mapped files */
     bool has_device;
     struct qp_device_memory device;
-    struct qp_work prefill, decode;
+    struct qp_work prefill, decode; /* of a batch in step; else 0 */
 };
 
 struct qp_sweep_outcome {
@@ -65,7 +65,7 @@ struct qp_sweep_outcome {
     int code;         /* QP_E_* of what went wrong, 0 where nothing did */
     char reason[512]; /* and why */
     size_t n_runs, cap;
-    int64_t n_steps;  /* of a run: new_tokens - 1 */
+    int64_t n_steps;  /* of a run: qp_latency_steps */
     struct qp_latency_run *runs; /* [n_runs], in order */
     double *steps;    /* [n_runs, n_steps] */
     struct qp_sweep_facts facts; /* of a child that was interrupted within a request, as they were before the first one */

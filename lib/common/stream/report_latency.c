@@ -9,7 +9,8 @@
 #define MAX_ROWS 4096
 
 static const char *const metrics[QP_ROW_VALUES] = {"ttft_p50_ms",      "ttft_p95_ms",     "itl_p50_ms",     "itl_p99_ms", "e2e_p50_ms", "prefill_p50_tok_s",
-                                                   "decode_p50_tok_s", "decode_p5_tok_s", "peak_rss_bytes", "kv_bytes",   "decode"};
+                                                   "decode_p50_tok_s", "decode_p5_tok_s", "peak_rss_bytes", "kv_bytes",
+                                                   "throughput_p50_req_s", "output_p50_tok_s", "request_p50_ms", "request_p95_ms", "decode"};
 
 bool qp_latency_is(const char *metric)
 {
@@ -114,9 +115,15 @@ void qp_latency_rows_print(const struct qp_latency_rows *r, enum qp_table_format
 {
     static const char *const names[] = {"model", "shape", "TTFT p50 ms", "p95", "ITL p50 ms", "p99", "e2e p50 ms", "prefill tok/s (of limit)", "decode tok/s (of limit)", "p5",
                                         "decode, of baseline", "peak MB", "KV MB"};
+    static const char *const queued[] = {"requests/s", "output tok/s", "request p50 ms", "p95"};
     struct qp_table t = {0};
+    bool any = false; /* requests that queued for the batch */
+    for (size_t i = 0; i < r->n; i++)
+        any = any || isfinite(r->v[i].v[QP_ROW_THROUGHPUT]);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         qp_table_column(&t, names[i], i > 1);
+    for (size_t i = 0; any && i < sizeof queued / sizeof *queued; i++)
+        qp_table_column(&t, queued[i], true);
     for (size_t i = 0; i < r->n; i++) {
         const struct qp_latency_row *x = &r->v[i];
         qp_table_cell(&t, "%s", x->model);
@@ -129,6 +136,8 @@ void qp_latency_rows_print(const struct qp_latency_rows *r, enum qp_table_format
         cell(&t, x->v[QP_ROW_RATIO], " x", 2);
         cell(&t, x->v[QP_ROW_PEAK] / 1e6, "", 0);
         cell(&t, x->v[QP_ROW_KV] / 1e6, "", 1);
+        for (int k = QP_ROW_THROUGHPUT; any && k <= QP_ROW_REQUEST_P95; k++)
+            cell(&t, x->v[k], "", k == QP_ROW_OUTPUT ? 0 : 2);
     }
     qp_table_print(&t, format, out);
     qp_table_release(&t);

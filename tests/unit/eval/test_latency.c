@@ -161,6 +161,39 @@ static void test_lengths(void **state)
     qp_sweep_release(same, MODELS);
 }
 
+/* More requests than places: every run answers all of them, each at its own length; waiting does not count, the texts are made within. */
+static void test_queued(void **state)
+{
+    (void)state;
+    static const int64_t prompts[] = {17, 40, 5, 9, 30}, answers[] = {2, 9, 1, 4, 3};
+    for (int depth = 0; depth < 20; depth += 10) {
+        struct qp_sweep_outcome out[MODELS] = {0};
+        struct qp_sweep_setting t;
+        struct qp_sweep_options o = options();
+        struct qp_latency_shape s = {.batch = 2, .requests = 5, .prompt_lens = prompts, .new_lens = answers, .new_tokens = 9, .depth = depth};
+        assert_int_equal(qp_latency_new_tokens(&s), 19);
+        assert_int_equal(qp_latency_prompt_tokens(&s), 101);
+        sweep(out, &t, &s, &o);
+        for (int i = 0; i < MODELS; i++) {
+            assert_int_equal(out[i].status, QP_SWEEP_OK);
+            assert_int_equal(out[i].n_runs, 5);
+            assert_int_equal(out[i].n_steps, 5);
+            for (size_t r = 0; r < 5; r++) {
+                const struct qp_latency_run *x = &out[i].runs[r];
+                const double *each = out[i].steps + r * 5;
+                double sum = 0;
+                for (int k = 0; k < 5; k++) {
+                    assert_true(each[k] > 0 && each[k] < x->total - x->tokenize - x->allocate);
+                    sum += each[k];
+                }
+                assert_true(sum <= 2 * x->total); /* two at a time */
+                assert_true(each[1] > each[2] && x->prefill == 0 && x->decode == 0 && x->first == 0);
+            }
+        }
+        qp_sweep_release(out, MODELS);
+    }
+}
+
 /* Texts are taken in turn; one that is too short or too long is named. */
 static void test_prompts(void **state)
 {
@@ -377,7 +410,7 @@ static void test_flags(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_counts),  cmocka_unit_test(test_lengths), cmocka_unit_test(test_prompts), cmocka_unit_test(test_one_by_one),   cmocka_unit_test(test_shapes_that_do_not_fit), cmocka_unit_test(test_depth_and_types),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_counts),  cmocka_unit_test(test_lengths), cmocka_unit_test(test_prompts), cmocka_unit_test(test_queued), cmocka_unit_test(test_one_by_one),   cmocka_unit_test(test_shapes_that_do_not_fit), cmocka_unit_test(test_depth_and_types),
                                        cmocka_unit_test(test_death),   cmocka_unit_test(test_memory_limit), cmocka_unit_test(test_peak),                   cmocka_unit_test(test_stopped),
                                        cmocka_unit_test(test_work),    cmocka_unit_test(test_flags)};
     return cmocka_run_group_tests(tests, set_up, tear_down);

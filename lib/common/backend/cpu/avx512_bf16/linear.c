@@ -63,9 +63,22 @@ struct job {
     const float *x;
     const uint32_t *w;
     uint32_t *xb;
-    int64_t ldy, ldx, T, N, K, panels;
+    int64_t ldy, ldx, T, N, K, panels, threads;
     bool accumulate;
 };
+
+/* A panel, and a part of the thread's next one. */
+struct panel {
+    const uint32_t *pairs;
+    struct ahead ahead;
+};
+
+INLINE void tile_panel_body(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const uint32_t *x, int64_t ldx, const struct panel *p, int64_t K2)
+{
+    struct ahead ahead = p->ahead;
+    tile_pairs_of(mr, y, ldy, n, accumulate, x, ldx, p->pairs, K2, &ahead);
+}
+DEFINE_TILE(tile_panel, uint32_t, struct panel)
 
 static void convert_rows(void *arg, int64_t begin, int64_t end, int thread)
 {
@@ -90,10 +103,11 @@ static void tasks(void *arg, int64_t begin, int64_t end, int thread)
     (void)thread;
     for (int64_t task = begin; task < end; task++) {
         int64_t p = task % j->panels, t0 = task / j->panels * ROW_BLOCK, t1 = t0 + ROW_BLOCK < j->T ? t0 + ROW_BLOCK : j->T;
-        int64_t n = j->N - p * NR < NR ? j->N - p * NR : NR;
+        int64_t n = j->N - p * NR < NR ? j->N - p * NR : NR, next = p + j->threads < j->panels ? p + j->threads : j->panels - 1;
         for (int64_t t = t0; t < t1; t += MR) {
             int mr = t1 - t < MR ? (int)(t1 - t) : MR;
-            tile_pairs(mr, j->y + t * j->ldy + p * NR, j->ldy, n, j->accumulate, j->xb + t * k2, k2, j->w + p * k2 * NR, k2);
+            struct panel panel = {j->w + p * k2 * NR, ahead_part(j->w + next * k2 * NR, (size_t)(k2 * NR) * sizeof *j->w, k2 * NV, (t - t0) / MR, (t1 - t0 + MR - 1) / MR)};
+            tile_panel(mr, j->y + t * j->ldy + p * NR, j->ldy, n, j->accumulate, j->xb + t * k2, k2, &panel, k2);
         }
     }
 }
@@ -103,7 +117,7 @@ void qp_avx512_bf16_linear_bf16(struct qp_exec *ex, float *y, int64_t ldy, const
 {
     uint32_t *xb = qp_exec_scratch(ex, (size_t)(T < BLOCK ? T : BLOCK) * (size_t)pairs_of(K) * sizeof *xb);
     for (int64_t t = 0; xb && t < T; t += BLOCK) {
-        struct job j = {y + t * ldy, x + t * ldx, packed, xb, ldy, ldx, T - t < BLOCK ? T - t : BLOCK, N, K, panels_of(N), accumulate};
+        struct job j = {y + t * ldy, x + t * ldx, packed, xb, ldy, ldx, T - t < BLOCK ? T - t : BLOCK, N, K, panels_of(N), qp_pool_threads(ex->pool), accumulate};
         qp_pool_for(ex->pool, j.T, 24, convert_rows, &j);
         qp_pool_for(ex->pool, j.panels * ((j.T + ROW_BLOCK - 1) / ROW_BLOCK), 1, tasks, &j);
     }

@@ -3,9 +3,9 @@
 #ifndef QP_BACKEND_CPU_AVX512_BF16_TILE_H
 #define QP_BACKEND_CPU_AVX512_BF16_TILE_H
 
-#include "backend/cpu/simd/vec.h"
+#include "backend/cpu/simd/ahead.h"
 
-INLINE void tile_pairs_body(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const uint32_t *x, int64_t ldx, const uint32_t *panel, int64_t K2)
+INLINE void tile_pairs_of(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const uint32_t *x, int64_t ldx, const uint32_t *panel, int64_t K2, struct ahead *ahead)
 {
     vf acc[MR][NV];
     tile_load(acc, mr, accumulate ? y : NULL, ldy, n);
@@ -13,6 +13,8 @@ INLINE void tile_pairs_body(int mr, float *y, int64_t ldy, int64_t n, bool accum
         __m512i b[NV];
         UNROLL for (int j = 0; j < NV; j++)
             b[j] = _mm512_loadu_si512(panel + k * NR + j * VL);
+        if (ahead)
+            ahead_bring(ahead, NV);
         UNROLL for (int i = 0; i < mr; i++) {
             __m512i a = _mm512_set1_epi32((int)x[i * ldx + k]);
             UNROLL for (int j = 0; j < NV; j++)
@@ -20,6 +22,11 @@ INLINE void tile_pairs_body(int mr, float *y, int64_t ldy, int64_t n, bool accum
         }
     }
     tile_store(acc, mr, y, ldy, n);
+}
+
+INLINE void tile_pairs_body(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const uint32_t *x, int64_t ldx, const uint32_t *panel, int64_t K2)
+{
+    tile_pairs_of(mr, y, ldy, n, accumulate, x, ldx, panel, K2, NULL);
 }
 DEFINE_TILE(tile_pairs, uint32_t, uint32_t)
 

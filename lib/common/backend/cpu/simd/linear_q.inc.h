@@ -27,7 +27,7 @@ struct q_job {
     uint8_t *panels; /* a decoded panel for each thread */
     size_t panel_bytes, stream;
     int64_t ldy, ldx, T, steps;
-    int64_t grain; /* panels of a task for few rows */
+    int64_t grain, ahead; /* panels of a task for few rows, and from it to the thread's next one */
     bool accumulate;
 };
 
@@ -76,7 +76,7 @@ INLINE void q_flush(const struct qp_qmatrix *q, float *total, vf acc, vf s, vf z
 }
 
 /* mr rows from t on against np panels from p on. */
-INLINE void q_direct_body(int mr, int np, int bits, const struct q_job *j, int64_t p, int64_t t)
+INLINE void q_direct_body(int mr, int np, int bits, const struct q_job *j, int64_t p, int64_t t, struct ahead ahead)
 {
     const struct qp_qmatrix *q = j->q;
     const int width = np * QN, per_unit = q_cols(bits) / Q_STEP;
@@ -101,6 +101,7 @@ INLINE void q_direct_body(int mr, int np, int bits, const struct q_job *j, int64
                 q_prefetch(at);
                 c[v] = q_load(at);
             }
+            ahead_bring(&ahead, 2 * np);
             UNROLL for (int s = 0; s < per_unit; s++) {
                 q_w b[8];
                 UNROLL for (int v = 0; v < 2 * np; v++)
@@ -122,24 +123,24 @@ INLINE void q_direct_body(int mr, int np, int bits, const struct q_job *j, int64
     q_totals(total, width, y, j->ldy, mr, n, j->accumulate, true);
 }
 
-#define Q_DIRECT(mr, np)                                                                                          \
-    static __attribute__((noinline)) void q_direct4_##mr##_##np(const struct q_job *j, int64_t p, int64_t t)      \
-    {                                                                                                             \
-        q_direct_body(mr, np, 4, j, p, t);                                                                        \
-    }                                                                                                             \
-    static __attribute__((noinline)) void q_direct8_##mr##_##np(const struct q_job *j, int64_t p, int64_t t)      \
-    {                                                                                                             \
-        q_direct_body(mr, np, 8, j, p, t);                                                                        \
+#define Q_DIRECT(mr, np)                                                                                                                 \
+    static __attribute__((noinline)) void q_direct4_##mr##_##np(const struct q_job *j, int64_t p, int64_t t, struct ahead ahead)         \
+    {                                                                                                                                    \
+        q_direct_body(mr, np, 4, j, p, t, ahead);                                                                                        \
+    }                                                                                                                                    \
+    static __attribute__((noinline)) void q_direct8_##mr##_##np(const struct q_job *j, int64_t p, int64_t t, struct ahead ahead)         \
+    {                                                                                                                                    \
+        q_direct_body(mr, np, 8, j, p, t, ahead);                                                                                        \
     }
 #define Q_DIRECT_ALL(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(1, 4)
 Q_DIRECT_ALL(Q_DIRECT)
 
-static void q_direct(int mr, int np, const struct q_job *j, int64_t p, int64_t t)
+static void q_direct(int mr, int np, const struct q_job *j, int64_t p, int64_t t, struct ahead ahead)
 {
     switch (mr * 16 + np + (j->q->bits == 8 ? 8 : 0)) {
-#define Q_CASE(m, n)                                           \
-    case m * 16 + n: q_direct4_##m##_##n(j, p, t); break;      \
-    case m * 16 + n + 8: q_direct8_##m##_##n(j, p, t); break;
+#define Q_CASE(m, n)                                                  \
+    case m * 16 + n: q_direct4_##m##_##n(j, p, t, ahead); break;      \
+    case m * 16 + n + 8: q_direct8_##m##_##n(j, p, t, ahead); break;
         Q_DIRECT_ALL(Q_CASE)
 #undef Q_CASE
     default: break;
@@ -156,8 +157,9 @@ static void q_few(void *arg, int64_t begin, int64_t end, int thread)
         int np;
         for (int64_t p = s.p0; p < s.p1; p += np) {
             np = j->T == 1 && s.p1 - p >= 4 ? 4 : s.rows <= 4 && s.p1 - p >= 2 ? 2 : 1;
+            int64_t pass = 0;
             for (int64_t t = s.t0; t < s.t1; t += s.rows)
-                q_direct((int)(s.t1 - t < s.rows ? s.t1 - t : s.rows), np, j, p, t);
+                q_direct((int)(s.t1 - t < s.rows ? s.t1 - t : s.rows), np, j, p, t, q_ahead(j->q, j->packed, p + j->ahead, np, pass++, s.passes));
         }
     }
 }
@@ -285,6 +287,7 @@ void LINEAR_Q(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t
     size_t xb = q_align((size_t)(block * j.steps) * sizeof(q_x)), xs = q_align((size_t)(block * q->n_groups) * sizeof(float));
     bool few = T <= Q_FEW(q->bits);
     j.grain = q_grain(q, T);
+    j.ahead = j.grain * qp_pool_threads(ex->pool);
     j.panel_bytes = few ? 0 : q_align(q_decoded_bytes(q));
     uint8_t *scratch = qp_exec_scratch(ex, xb + xs + j.panel_bytes * (size_t)qp_pool_threads(ex->pool));
     if (!scratch)

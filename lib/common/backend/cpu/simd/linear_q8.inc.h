@@ -26,7 +26,7 @@ struct q8_job {
     struct q8_group *groups; /* [T][n_groups] */
     float *ordered;          /* [Kp] for each thread, when columns are permuted */
     size_t stream;
-    int64_t ldy, ldx, T, grain;
+    int64_t ldy, ldx, T, grain, ahead; /* ahead: panels to those of a thread's next task */
     bool accumulate;
 };
 
@@ -105,7 +105,8 @@ INLINE int32_t q8_four(const int8_t *x)
 }
 
 /* Whole groups' codes: acc [mr][2 np] = start + codes · x. */
-INLINE void q8_sums(int mr, int np, int bits, q8_i acc[MR][8], const struct q8_job *j, const uint8_t *w, const int8_t *x, const struct q8_group *groups, int64_t cols)
+INLINE void q8_sums(int mr, int np, int bits, q8_i acc[MR][8], const struct q8_job *j, const uint8_t *w, const int8_t *x, const struct q8_group *groups, int64_t cols,
+                    struct ahead *ahead)
 {
     const q8_i low = q8_set1(0x0f0f0f0f);
     UNROLL for (int i = 0; i < mr; i++)
@@ -118,6 +119,7 @@ INLINE void q8_sums(int mr, int np, int bits, q8_i acc[MR][8], const struct q8_j
             _mm_prefetch((const char *)at + 1024, _MM_HINT_T0);
             c[v] = q8_load(at);
         }
+        ahead_bring(ahead, 2 * np);
         UNROLL for (int i = 0; i < mr; i++)
             UNROLL for (int v = 0; v < 2 * np; v++)
                 acc[i][v] = q8_dot(acc[i][v], bits, bits == 4 ? q8_and(c[v], low) : c[v], q8_four(x + i * j->q->Kp + k));
@@ -129,7 +131,7 @@ INLINE void q8_sums(int mr, int np, int bits, q8_i acc[MR][8], const struct q8_j
 }
 
 /* mr rows from t on against np panels from p on. */
-INLINE void q8_tile(int mr, int np, int bits, const struct q8_job *j, int64_t p, int64_t t)
+INLINE void q8_tile(int mr, int np, int bits, const struct q8_job *j, int64_t p, int64_t t, struct ahead ahead)
 {
     const struct qp_qmatrix *q = j->q;
     const int width = np * QN;
@@ -148,7 +150,7 @@ INLINE void q8_tile(int mr, int np, int bits, const struct q8_job *j, int64_t p,
     for (int64_t g = 0; g < q->n_groups; g++, groups++) {
         int64_t cols = q_width(q, g);
         q8_i acc[MR][8];
-        q8_sums(mr, np, bits, acc, j, w, x, groups, cols);
+        q8_sums(mr, np, bits, acc, j, w, x, groups, cols, &ahead);
         UNROLL for (int v = 0; v < 2 * np; v++) {
             const uint8_t *at = w + (size_t)(v / 2) * j->stream + q_code_bytes(q, cols);
             vf s = q_load_scales(q, at, v % 2), z = q->zeros ? q_load_scales(q, at + q_scale_bytes(q), v % 2) : s;
@@ -170,23 +172,23 @@ INLINE void q8_tile(int mr, int np, int bits, const struct q8_job *j, int64_t p,
 }
 
 #define Q8_TILE(mr, np)                                                                                       \
-    static __attribute__((noinline)) void q8_tile4_##mr##_##np(const struct q8_job *j, int64_t p, int64_t t)  \
+    static __attribute__((noinline)) void q8_tile4_##mr##_##np(const struct q8_job *j, int64_t p, int64_t t, struct ahead ahead) \
     {                                                                                                         \
-        q8_tile(mr, np, 4, j, p, t);                                                                          \
+        q8_tile(mr, np, 4, j, p, t, ahead);                                                                   \
     }                                                                                                         \
-    static __attribute__((noinline)) void q8_tile8_##mr##_##np(const struct q8_job *j, int64_t p, int64_t t)  \
+    static __attribute__((noinline)) void q8_tile8_##mr##_##np(const struct q8_job *j, int64_t p, int64_t t, struct ahead ahead) \
     {                                                                                                         \
-        q8_tile(mr, np, 8, j, p, t);                                                                          \
+        q8_tile(mr, np, 8, j, p, t, ahead);                                                                   \
     }
 #define Q8_TILES(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1) X(1, 2) X(2, 2) X(1, 4)
 Q8_TILES(Q8_TILE)
 
-static void q8_run_tile(int mr, int np, const struct q8_job *j, int64_t p, int64_t t)
+static void q8_run_tile(int mr, int np, const struct q8_job *j, int64_t p, int64_t t, struct ahead ahead)
 {
     switch (mr * 16 + np + (j->q->bits == 8 ? 8 : 0)) {
 #define Q8_CASE(m, n)                                       \
-    case m * 16 + n: q8_tile4_##m##_##n(j, p, t); break;    \
-    case m * 16 + n + 8: q8_tile8_##m##_##n(j, p, t); break;
+    case m * 16 + n: q8_tile4_##m##_##n(j, p, t, ahead); break;    \
+    case m * 16 + n + 8: q8_tile8_##m##_##n(j, p, t, ahead); break;
         Q8_TILES(Q8_CASE)
 #undef Q8_CASE
     default: break;
@@ -203,8 +205,9 @@ static void q8_tasks(void *arg, int64_t begin, int64_t end, int thread)
         int np;
         for (int64_t p = s.p0; p < s.p1; p += np) {
             np = s.rows == 1 && s.p1 - p >= 4 ? 4 : s.rows <= 2 && s.p1 - p >= 2 ? 2 : 1;
+            int64_t pass = 0;
             for (int64_t t = s.t0; t < s.t1; t += s.rows)
-                q8_run_tile((int)(s.t1 - t < s.rows ? s.t1 - t : s.rows), np, j, p, t);
+                q8_run_tile((int)(s.t1 - t < s.rows ? s.t1 - t : s.rows), np, j, p, t, q_ahead(j->q, j->packed, p + j->ahead, np, pass++, s.passes));
         }
     }
 }
@@ -224,11 +227,12 @@ void LINEAR_Q8(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_
     j.groups = (struct q8_group *)(void *)(scratch + codes);
     j.ordered = ordered ? (float *)(void *)(scratch + codes + groups) : NULL;
     j.grain = q_grain(q, T);
+    j.ahead = j.grain * qp_pool_threads(ex->pool);
     for (int64_t t = 0; t < T; t += block) {
         j.T = T - t < block ? T - t : block;
         j.x = x + t * ldx;
         j.y = y + t * ldy;
-        qp_pool_for(ex->pool, j.T, 24, q8_convert, &j);
+        qp_pool_for(ex->pool, j.T, 8, q8_convert, &j);
         qp_pool_for(ex->pool, q_shares(q, j.T, j.grain), 1, q8_tasks, &j);
     }
 }

@@ -4,7 +4,7 @@
 #ifndef QP_BACKEND_CPU_SIMD_QPANEL_H
 #define QP_BACKEND_CPU_SIMD_QPANEL_H
 
-#include "backend/cpu/simd/vec.h"
+#include "backend/cpu/simd/ahead.h"
 #include "backend/ops.h"
 #include "base/half.h"
 
@@ -55,7 +55,7 @@ INLINE void q_totals(float *total, int width, float *y, int64_t ldy, int mr, int
 /* Where codes are read as they are, a task is `grain` panels, which stay in the first-level cache, times a block of rows in passes of nearly equal length. */
 #define Q_ROW_BLOCK 192
 struct q_share {
-    int64_t p0, p1, t0, t1, rows; /* rows: of a pass, at most MR */
+    int64_t p0, p1, t0, t1, rows, passes; /* rows: of a pass, at most MR */
 };
 
 INLINE int64_t q_shares(const struct qp_qmatrix *q, int64_t T, int64_t grain)
@@ -66,16 +66,24 @@ INLINE int64_t q_shares(const struct qp_qmatrix *q, int64_t T, int64_t grain)
 INLINE struct q_share q_share_of(const struct qp_qmatrix *q, int64_t T, int64_t grain, int64_t task)
 {
     int64_t panels = q_panels(q), chunks = (panels + grain - 1) / grain, p0 = task % chunks * grain, t0 = task / chunks * Q_ROW_BLOCK;
-    struct q_share s = {p0, p0 + grain < panels ? p0 + grain : panels, t0, t0 + Q_ROW_BLOCK < T ? t0 + Q_ROW_BLOCK : T, 0};
-    int64_t passes = (s.t1 - s.t0 + MR - 1) / MR;
-    s.rows = (s.t1 - s.t0 + passes - 1) / passes;
+    struct q_share s = {p0, p0 + grain < panels ? p0 + grain : panels, t0, t0 + Q_ROW_BLOCK < T ? t0 + Q_ROW_BLOCK : T, 0, 0};
+    s.passes = (s.t1 - s.t0 + MR - 1) / MR;
+    s.rows = (s.t1 - s.t0 + s.passes - 1) / s.passes;
     return s;
+}
+
+/* For a pass over np panels that reads all codes: np others, from `next` on or the last ones. */
+INLINE struct ahead q_ahead(const struct qp_qmatrix *q, const uint8_t *packed, int64_t next, int np, int64_t pass, int64_t passes)
+{
+    int64_t last = q_panels(q) - np;
+    next = next < last ? next : last;
+    return ahead_part(packed + (size_t)next * q_panel_bytes(q), (size_t)np * q_panel_bytes(q), 2 * np * q->Kp * q->bits / 32, pass, passes);
 }
 
 INLINE int64_t q_grain(const struct qp_qmatrix *q, int64_t T)
 {
     int64_t panels = q_panels(q);
-    return T > 16 ? 1 : panels >= 64 ? 4 : panels >= 24 ? 3 : 2;
+    return T > 4 ? 1 : panels >= 64 ? 4 : panels >= 24 ? 3 : 2;
 }
 
 INLINE size_t q_align(size_t n)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The layer rule of DESIGN: a folder of lib/common includes only folders below it, a tool never includes another tool, msgpack.h is
-# stream/'s alone, and no file outgrows its limit. Prints each offence and exits 1.
+# stream/'s alone, sqlite3.h eval/'s, and no file outgrows its limit. Prints each offence and exits 1.
 set -eu
 cd "$(dirname "$0")/.."
 order="base stats stream text model backend engine quant eval"
@@ -22,6 +22,9 @@ for layer in $order; do
 done
 for f in $(grep -lE '^#include [<"]msgpack' -r lib tools | grep -v '^lib/common/stream/'); do
     offend "$f includes msgpack.h; only stream/ may"
+done
+for f in $(grep -lE '^#include [<"]sqlite3' -r lib tools | grep -v '^lib/common/eval/'); do
+    offend "$f includes sqlite3.h; only eval/ may"
 done
 for f in $(grep -lE '^#include "(\.\./)?(qcalib|qquant|qppl|qmc|qgen|qlat|qgate|qreport|qcat)/' -r tools); do offend "$f includes another tool"; done
 for f in $(grep -lE '(immintrin|cuda_runtime|pthread)\.h' -r lib/common/engine lib/common/quant lib/common/eval); do

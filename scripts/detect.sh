@@ -74,6 +74,7 @@ required utf8proc libutf8proc-dev utf8proc.h "&utf8proc_map" -lutf8proc
 required xxhash libxxhash-dev xxhash.h "&XXH64" -lxxhash
 required libmd libmd-dev sha256.h "&SHA256Init" -lmd
 required zlib zlib1g-dev zlib.h "&gzopen" -lz
+required sqlite3 libsqlite3-dev sqlite3.h "&sqlite3_open_v2" -lsqlite3
 optional cmocka CMOCKA "" "stdarg.h>
 #include <setjmp.h>
 #include <stdint.h>

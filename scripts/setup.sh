@@ -18,6 +18,7 @@ have_header utf8proc.h || want libutf8proc-dev
 have_header xxhash.h || want libxxhash-dev
 have_header sha256.h || want libmd-dev
 have_header zlib.h || want zlib1g-dev
+have_header sqlite3.h || want libsqlite3-dev
 printf '#include <stdarg.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <setjmp.h>\n#include <cmocka.h>\n' |
     ${CC:-cc} -E -x c - >/dev/null 2>&1 || want libcmocka-dev
 [ -n "$need" ] || exit 0

@@ -18,6 +18,8 @@ static void write_check(const struct qp_judged *j, struct qp_writer *w)
     qp_w_f64(w, "value", j->value);
     qp_w_f64(w, "baseline", j->baseline);
     qp_w_f64(w, "measure", j->measure);
+    if (j->check->last_pass)
+        qp_w_str(w, "against", "last-pass");
     if (j->has_interval)
         qp_w_f64s(w, "interval", (double[]){j->lo, j->hi}, 2);
     if (j->check->confidence > 0)
@@ -59,7 +61,7 @@ static void describe(const struct qp_judged *j, char *out, size_t n)
 {
     const struct qp_check *c = j->check;
     static const char *const what[] = {"increase", "retained", "value", "value"}, *const unit[] = {" %", " %", "", ""};
-    if (j->missing) {
+    if (j->missing || j->first) {
         snprintf(out, n, "%s", j->reason);
         return;
     }
@@ -68,7 +70,7 @@ static void describe(const struct qp_judged *j, char *out, size_t n)
     if (j->has_interval && at > 0 && (size_t)at < n)
         at += snprintf(out + at, n - (size_t)at, ", %g %% interval %.4g to %.4g", 100 * (c->confidence > 0 ? c->confidence : 0.95), j->lo, j->hi);
     if (isfinite(j->baseline) && at > 0 && (size_t)at < n)
-        at += snprintf(out + at, n - (size_t)at, ", %.6g against %.6g", j->value, j->baseline);
+        at += snprintf(out + at, n - (size_t)at, ", %.6g against %.6g%s", j->value, j->baseline, c->last_pass ? " of the last pass" : "");
     if (j->reason[0] && at > 0 && (size_t)at < n)
         snprintf(out + at, n - (size_t)at, "; %s", j->reason);
 }
@@ -117,7 +119,8 @@ int qgate_write_json(const struct qgate *a, const char *path, struct qp_err *err
         json_t *checks = json_array();
         for (size_t k = 0; k < m->verdict.n; k++) {
             const struct qp_judged *j = &m->verdict.v[k];
-            json_array_append_new(checks, json_pack("{s:s, s:s, s:f, s:o, s:o, s:o, s:[o,o], s:b, s:s, s:s}", "metric", j->metric, "limit_kind", qp_limit_name(j->check->kind), "limit",
+            json_array_append_new(checks, json_pack("{s:s, s:s*, s:s, s:f, s:o, s:o, s:o, s:[o,o], s:b, s:s, s:s}", "metric", j->metric, "against",
+                                                    j->check->last_pass ? "last-pass" : NULL, "limit_kind", qp_limit_name(j->check->kind), "limit",
                                                     j->check->limit, "value", number(j->value), "baseline", number(j->baseline), "measure", number(j->measure), "interval",
                                                     number(j->lo), number(j->hi), "missing", j->missing, "outcome", qp_outcome_name(j->outcome), "reason", j->reason));
         }

@@ -2,7 +2,7 @@
 #ifndef QP_TOOLS_QGATE_H
 #define QP_TOOLS_QGATE_H
 
-#include "eval/gate.h"
+#include "eval/history.h"
 #include "stream/tool.h"
 
 #define QGATE_MAX_MODELS 64
@@ -15,12 +15,14 @@ struct qgate_model {
 };
 
 struct qgate {
-    const char *json, *junit, *gate_path;
+    const char *json, *junit, *history_path, *gate_path;
+    int64_t show;
     char gate_sha[65];
     struct qp_gate gate;
     struct qp_results results;
     struct qgate_model models[QGATE_MAX_MODELS];
     size_t n_models, n_judged;
+    struct qp_history *history;
     char chain[QGATE_MAX_CHAIN][17]; /* checksums of the parts that the verdict rests on */
     size_t n_chain;
 };

@@ -28,6 +28,11 @@ static bool is_confidence(const json_t *v)
     return json_is_number(v) && json_number_value(v) > 0 && json_number_value(v) < 1;
 }
 
+static bool is_relative(const struct qp_check *c)
+{
+    return c->kind == QP_MAX_INCREASE_PCT || c->kind == QP_MIN_RETAINED_PCT;
+}
+
 static int parse_check(struct qp_check *c, json_t *o, const char *path, size_t i, double confidence, struct qp_err *err)
 {
     const char *key, *metric = json_string_value(json_object_get(o, "metric"));
@@ -47,9 +52,14 @@ static int parse_check(struct qp_check *c, json_t *o, const char *path, size_t i
             if (!is_confidence(v))
                 return qp_err_set(err, QP_E_INPUT, "'%s': checks[%zu] (%s): 'confidence' is not a number between 0 and 1", path, i, metric);
             c->confidence = json_number_value(v);
+        } else if (!strcmp(key, "against")) {
+            if (!json_is_string(v) || (strcmp(json_string_value(v), "baseline") && strcmp(json_string_value(v), "last-pass")))
+                return qp_err_set(err, QP_E_INPUT, "'%s': checks[%zu] (%s): 'against' is neither \"baseline\" nor \"last-pass\"", path, i, metric);
+            c->last_pass = !strcmp(json_string_value(v), "last-pass");
         } else if (kind == 4)
-            return qp_err_set(err, QP_E_INPUT, "'%s': checks[%zu] (%s): unknown key '%s'; known: metric, max_increase_pct, min_retained_pct, max_value, min_value, confidence, comment",
-                              path, i, metric, key);
+            return qp_err_set(err, QP_E_INPUT,
+                              "'%s': checks[%zu] (%s): unknown key '%s'; known: metric, max_increase_pct, min_retained_pct, max_value, min_value, against, confidence, comment", path, i,
+                              metric, key);
         else if (!json_is_number(v) || !isfinite(json_number_value(v)))
             return qp_err_set(err, QP_E_INPUT, "'%s': checks[%zu] (%s): '%s' is not a number", path, i, metric, key);
         else {
@@ -60,6 +70,8 @@ static int parse_check(struct qp_check *c, json_t *o, const char *path, size_t i
     }
     if (limits != 1)
         return qp_err_set(err, QP_E_INPUT, "'%s': checks[%zu] (%s) has %d limits, expected one of max_increase_pct, min_retained_pct, max_value, min_value", path, i, metric, limits);
+    if (c->last_pass && !is_relative(c))
+        return qp_err_set(err, QP_E_INPUT, "'%s': checks[%zu] (%s): 'against' goes with max_increase_pct and min_retained_pct, not with %s", path, i, metric, limit_names[c->kind]);
     c->metric = qp_strdup(metric, err);
     return c->metric ? 0 : QP_E_RESOURCE;
 }
@@ -106,6 +118,14 @@ int qp_gate_open(struct qp_gate *out, const char *path, struct qp_err *err)
     if (r)
         qp_gate_release(out);
     return r;
+}
+
+bool qp_gate_needs_history(const struct qp_gate *g)
+{
+    for (size_t i = 0; i < g->n; i++)
+        if (g->checks[i].last_pass)
+            return true;
+    return false;
 }
 
 void qp_gate_release(struct qp_gate *g)
@@ -198,12 +218,12 @@ static void ratio(struct qp_judged *j, const struct qp_result *q, const struct q
     interval(j, 100 * r, 100 * se);
 }
 
-static void measure_increase(struct qp_judged *j, const struct qp_results *r, const struct qp_result *q, const struct qp_result *b, const char *model)
+static void measure_increase(struct qp_judged *j, const struct qp_results *r, const struct qp_result *q, const struct qp_result *b)
 {
     char paired[192];
-    if (!strncmp(q->metric, "ppl/", 4)) {
+    if (!j->check->last_pass && !strncmp(q->metric, "ppl/", 4)) {
         snprintf(paired, sizeof paired, "dlogppl/%s", q->metric + 4);
-        const struct qp_result *d = qp_results_find(r, model, paired);
+        const struct qp_result *d = qp_results_find(r, q->model, paired);
         if (d) {
             j->paired = true;
             j->measure = 100 * expm1(d->value);
@@ -220,13 +240,13 @@ static void measure_increase(struct qp_judged *j, const struct qp_results *r, co
 }
 
 /* 100 * q / b; accuracies whose items were paired bring the share and its error with them. */
-static void measure_retained(struct qp_judged *j, const struct qp_results *r, const struct qp_result *q, const struct qp_result *b, const char *model)
+static void measure_retained(struct qp_judged *j, const struct qp_results *r, const struct qp_result *q, const struct qp_result *b)
 {
     char paired[192];
     const struct qp_result *p = NULL;
-    if (!strncmp(q->metric, "acc", 3) && strchr(q->metric, '/')) { /* acc/X has retained/X, acc_norm/X has retained_norm/X */
+    if (!j->check->last_pass && !strncmp(q->metric, "acc", 3) && strchr(q->metric, '/')) { /* acc/X has retained/X, acc_norm/X has retained_norm/X */
         snprintf(paired, sizeof paired, "retained%s", q->metric + 3);
-        p = qp_results_find(r, model, paired);
+        p = qp_results_find(r, q->model, paired);
     }
     if (!p || !isfinite(p->value)) {
         ratio(j, q, b);
@@ -237,24 +257,39 @@ static void measure_retained(struct qp_judged *j, const struct qp_results *r, co
     interval(j, p->value, p->stderr_);
 }
 
-static void judge(struct qp_judged *j, const struct qp_results *r, const struct qp_result *q, const char *model, const char *baseline)
+/* There is no value to compare with. */
+static void judge_alone(struct qp_judged *j)
 {
-    const struct qp_check *c = j->check;
-    bool relative = c->kind == QP_MAX_INCREASE_PCT || c->kind == QP_MIN_RETAINED_PCT;
-    const struct qp_result *b = relative && baseline ? qp_results_find(r, baseline, q->metric) : NULL;
-    j->metric = q->metric;
-    j->value = q->value;
-    j->baseline = b ? b->value : NAN;
-    if (relative && !b) {
+    if (!j->check->last_pass) {
         j->outcome = QP_FAIL;
         j->missing = true;
-        snprintf(j->reason, sizeof j->reason, "the stream has no %.60s of the baseline", q->metric);
+        snprintf(j->reason, sizeof j->reason, "the stream has no %.60s of the baseline", j->metric);
+    } else if (isfinite(j->value)) {
+        j->outcome = QP_PASS;
+        j->first = true;
+        snprintf(j->reason, sizeof j->reason, "nothing to compare with: no verdict with this metric has passed yet");
+    } else
+        decide(j);
+}
+
+static void judge(struct qp_judged *j, const struct qp_results *r, const struct qp_result *q, const char *baseline, const struct qp_results *last_pass)
+{
+    const struct qp_check *c = j->check;
+    const char *than = c->last_pass ? q->model : baseline;
+    const struct qp_results *in = c->last_pass ? last_pass : r;
+    const struct qp_result *b = is_relative(c) && than && in ? qp_results_find(in, than, q->metric) : NULL;
+    j->metric = q->metric;
+    j->value = q->value;
+    j->stderr_ = q->stderr_;
+    j->baseline = b ? b->value : NAN;
+    if (is_relative(c) && !b) {
+        judge_alone(j);
         return;
     }
     if (c->kind == QP_MAX_INCREASE_PCT)
-        measure_increase(j, r, q, b, model);
-    else if (relative)
-        measure_retained(j, r, q, b, model);
+        measure_increase(j, r, q, b);
+    else if (c->kind == QP_MIN_RETAINED_PCT)
+        measure_retained(j, r, q, b);
     else {
         j->measure = q->value;
         interval(j, q->value, q->stderr_);
@@ -271,11 +306,12 @@ static struct qp_judged *add(struct qp_verdict *v, const struct qp_check *c, str
         memcpy(grown, v->v, v->n * sizeof *grown);
     qp_free(v->v);
     v->v = grown;
-    grown[v->n] = (struct qp_judged){.check = c, .metric = c->metric, .value = NAN, .baseline = NAN, .measure = NAN, .lo = NAN, .hi = NAN};
+    grown[v->n] = (struct qp_judged){.check = c, .metric = c->metric, .value = NAN, .stderr_ = NAN, .baseline = NAN, .measure = NAN, .lo = NAN, .hi = NAN};
     return &grown[v->n++];
 }
 
-int qp_gate_judge(struct qp_verdict *out, const struct qp_gate *g, const struct qp_results *r, const char *model, const char *baseline, struct qp_err *err)
+int qp_gate_judge(struct qp_verdict *out, const struct qp_gate *g, const struct qp_results *r, const char *model, const char *baseline, const struct qp_results *last_pass,
+                  struct qp_err *err)
 {
     *out = (struct qp_verdict){0};
     for (size_t i = 0; i < g->n; i++) {
@@ -287,7 +323,7 @@ int qp_gate_judge(struct qp_verdict *out, const struct qp_gate *g, const struct 
             struct qp_judged *j = add(out, &g->checks[i], err);
             if (!j)
                 return QP_E_RESOURCE;
-            judge(j, r, q, model, baseline);
+            judge(j, r, q, baseline, last_pass);
         }
         if (out->n > before)
             continue;

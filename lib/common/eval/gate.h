@@ -4,6 +4,8 @@
  *   max_increase_pct   100 * (quantized / baseline - 1) may not exceed it (metrics where lower is better: perplexity)
  *   min_retained_pct   100 * quantized / baseline may not fall below it (metrics where higher is better: accuracies)
  *   max_value, min_value   bounds of the value itself
+ * "against": "last-pass" compares an increase or a share not with the baseline but with the same model's value in the last verdict that passed (qgate
+ * --history); where there is none yet the check passes and says so.
  * Without "confidence" (of the check or the file) the value decides. With it, the two-sided interval of that confidence must lie on the right side to pass,
  * on the wrong side to fail; else the check is undecided: there are too few items. A limit that is met exactly passes.
  * A metric that the stream lacks fails. Increases of ppl/X use the paired difference dlogppl/X where the stream has it, shares of acc/X and acc_norm/X the paired
@@ -26,6 +28,7 @@ struct qp_check {
     char *metric;       /* may be a glob: every metric that matches is judged, one at least must be there */
     enum qp_limit kind;
     double limit, confidence; /* confidence 0: the value decides */
+    bool last_pass;           /* against the last verdict that passed, not the baseline */
 };
 
 struct qp_gate {
@@ -36,6 +39,8 @@ struct qp_gate {
 
 /* Unknown keys are errors: a typo may not silently pass. Messages name the file and the check. */
 int qp_gate_open(struct qp_gate *out, const char *path, struct qp_err *err) QP_MUST_USE;
+/* Whether any check is against the last pass. */
+bool qp_gate_needs_history(const struct qp_gate *g);
 void qp_gate_release(struct qp_gate *g);
 
 struct qp_result { /* one result record; strings owned by the caller's list */
@@ -56,7 +61,8 @@ struct qp_judged {
     const char *metric;      /* the metric that was judged, or the gate's own name when it is missing */
     enum qp_outcome outcome;
     bool missing, paired, has_interval;
-    double value, baseline;  /* as measured; baseline NaN for bounds of the value */
+    bool first;              /* against the last pass, of which there is none: passes */
+    double value, stderr_, baseline; /* as measured; baseline NaN for bounds of the value, else what it was compared with */
     double measure, lo, hi;  /* what is compared with the limit: an increase in percent, a retained percentage, a value; and its interval */
     char reason[160];
 };
@@ -66,8 +72,10 @@ struct qp_verdict { /* zero-initialize */
     size_t n;
     enum qp_outcome outcome; /* fail if any failed, else undecided if any is, else pass */
 };
-/* Judges one quantized model against its baseline (ids; baseline may be NULL when only values are bounded). */
-int qp_gate_judge(struct qp_verdict *out, const struct qp_gate *g, const struct qp_results *r, const char *model, const char *baseline, struct qp_err *err) QP_MUST_USE;
+/* Judges one quantized model against its baseline (ids; baseline may be NULL when only values are bounded) and against its own results when it last passed
+ * (NULL: none). */
+int qp_gate_judge(struct qp_verdict *out, const struct qp_gate *g, const struct qp_results *r, const char *model, const char *baseline, const struct qp_results *last_pass,
+                  struct qp_err *err) QP_MUST_USE;
 void qp_verdict_release(struct qp_verdict *v);
 /* "max_increase_pct", ... */
 const char *qp_limit_name(enum qp_limit kind);

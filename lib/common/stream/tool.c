@@ -121,7 +121,7 @@ static int run_tool(struct qp_tool_run *run, int argc, char **argv)
     if (r < 0)
         return r;
     r = 0;
-    if (tool->writes_stream) {
+    if (run->writes_stream) {
         if (isatty(STDOUT_FILENO) && (memory = memfd_create(tool->name, MFD_CLOEXEC)) < 0)
             return qp_err_errno(&run->err, QP_E_RESOURCE, "no memory for the stream");
         if (qp_writer_new(&run->out, memory >= 0 ? memory : STDOUT_FILENO, &run->err))
@@ -182,7 +182,7 @@ static int exit_status(struct qp_tool_run *run, int r)
 
 int qp_tool_main(const struct qp_tool *tool, int argc, char **argv)
 {
-    struct qp_tool_run run = {.tool = tool, .input = tool->input};
+    struct qp_tool_run run = {.tool = tool, .input = tool->input, .writes_stream = tool->writes_stream};
     struct common c = {0};
     const struct qp_opt common[] = {
         QP_OPT_GROUP("common options"),

@@ -25,6 +25,7 @@ struct qp_tool_run {
     struct qp_progress *progress;
     struct qp_strs args;       /* plain arguments */
     enum qp_tool_input input;  /* check may change it, e.g. to NONE when --model was given */
+    bool writes_stream;        /* the same: false for an option that prints text instead */
     int64_t threads;           /* --threads, 0: all */
     int64_t seed;              /* written into head; check may set it */
     const char *backend;       /* --backend: "auto", "ref", or an instruction set's name; NULL: auto */

@@ -39,7 +39,7 @@ static enum qp_outcome judge(const char *check, const char *metric, double base,
         fail_msg("%s", err.text);
     assert_int_equal(qp_results_add(&r, "base", metric, base, base_se, &err), 0);
     assert_int_equal(qp_results_add(&r, "quant", metric, quant, quant_se, &err), 0);
-    assert_int_equal(qp_gate_judge(&v, &g, &r, "quant", "base", &err), 0);
+    assert_int_equal(qp_gate_judge(&v, &g, &r, "quant", "base", NULL, &err), 0);
     enum qp_outcome o = v.outcome;
     if (out)
         *out = v.v[0];
@@ -94,7 +94,7 @@ static void test_paired(void **s)
     assert_int_equal(open_text(&g, "{\"name\": \"n\", \"confidence\": 0.9, \"checks\": [{\"metric\": \"ppl/*\", \"max_increase_pct\": 10}, {\"metric\": \"acc/mmlu\", \"min_retained_pct\": 97}]}", &err), 0);
     assert_int_equal(qp_results_add(&r, "b", "ppl/w", 20, 3, &err), 0);
     assert_int_equal(qp_results_add(&r, "q", "ppl/w", 21, 3, &err), 0);
-    assert_int_equal(qp_gate_judge(&v, &g, &r, "q", "b", &err), 0);
+    assert_int_equal(qp_gate_judge(&v, &g, &r, "q", "b", NULL, &err), 0);
     assert_int_equal(v.n, 2);
     assert_int_equal(v.v[0].outcome, QP_UNDECIDED); /* unpaired errors of 3 say nothing about an increase of 1 */
     assert_false(v.v[0].paired);
@@ -104,23 +104,62 @@ static void test_paired(void **s)
     assert_int_equal(v.outcome, QP_FAIL);
     qp_verdict_release(&v);
     assert_int_equal(qp_results_add(&r, "q", "dlogppl/w", log(1.05), 0.001, &err), 0);
-    assert_int_equal(qp_gate_judge(&v, &g, &r, "q", "b", &err), 0);
+    assert_int_equal(qp_gate_judge(&v, &g, &r, "q", "b", NULL, &err), 0);
     assert_int_equal(v.v[0].outcome, QP_PASS); /* paired, it is clear */
     assert_true(v.v[0].paired && fabs(v.v[0].measure - 5) < 1e-9);
     qp_verdict_release(&v);
     /* accuracies: independent errors decide nothing, paired ones do */
     assert_int_equal(qp_results_add(&r, "b", "acc/mmlu", 0.5, 0.02, &err), 0);
     assert_int_equal(qp_results_add(&r, "q", "acc/mmlu", 0.495, 0.02, &err), 0);
-    assert_int_equal(qp_gate_judge(&v, &g, &r, "q", "b", &err), 0);
+    assert_int_equal(qp_gate_judge(&v, &g, &r, "q", "b", NULL, &err), 0);
     assert_true(v.v[1].outcome == QP_UNDECIDED && !v.v[1].paired);
     qp_verdict_release(&v);
     assert_int_equal(qp_results_add(&r, "q", "retained/mmlu", 99, 0.5, &err), 0);
-    assert_int_equal(qp_gate_judge(&v, &g, &r, "q", "b", &err), 0);
+    assert_int_equal(qp_gate_judge(&v, &g, &r, "q", "b", NULL, &err), 0);
     assert_true(v.v[1].outcome == QP_PASS && v.v[1].paired && v.v[1].measure == 99 && fabs(v.v[1].lo - (99 - 0.5 * 1.6448536269514722)) < 1e-9);
     qp_verdict_release(&v);
-    assert_int_equal(qp_gate_judge(&v, &g, &r, "q", NULL, &err), 0);
+    assert_int_equal(qp_gate_judge(&v, &g, &r, "q", NULL, NULL, &err), 0);
     assert_int_equal(v.v[0].outcome, QP_FAIL);
     assert_true(v.v[0].missing);
+    qp_verdict_release(&v);
+    qp_results_release(&r);
+    qp_gate_release(&g);
+}
+
+/* The model's own value of the last pass in the baseline's place; paired results are with the baseline and do not count. */
+static void test_last_pass(void **s)
+{
+    (void)s;
+    struct qp_gate g;
+    struct qp_results r = {0}, last = {0};
+    struct qp_verdict v;
+    struct qp_err err;
+    assert_int_equal(open_text(&g, "{\"checks\": [{\"metric\": \"ppl/w\", \"max_increase_pct\": 10.5, \"against\": \"last-pass\"}, {\"metric\": \"acc/w\", \"min_retained_pct\": 99, \"against\": \"last-pass\"},"
+                                   " {\"metric\": \"ppl/w\", \"max_increase_pct\": 200, \"against\": \"baseline\"}]}", &err), 0);
+    assert_true(qp_gate_needs_history(&g));
+    assert_int_equal(qp_results_add(&r, "b", "ppl/w", 10, NAN, &err), 0);
+    assert_int_equal(qp_results_add(&r, "q", "ppl/w", 22, 0.5, &err), 0);
+    assert_int_equal(qp_results_add(&r, "q", "dlogppl/w", 0.9, 0.001, &err), 0);
+    assert_int_equal(qp_results_add(&r, "q", "acc/w", 0.5, NAN, &err), 0);
+    assert_int_equal(qp_results_add(&r, "q", "retained/w", 100, NAN, &err), 0);
+    assert_int_equal(qp_gate_judge(&v, &g, &r, "q", "b", &last, &err), 0);
+    assert_int_equal(v.outcome, QP_PASS);
+    assert_true(v.v[0].first && v.v[1].first && !v.v[2].first && isnan(v.v[0].baseline) && v.v[0].stderr_ == 0.5);
+    assert_non_null(strstr(v.v[0].reason, "nothing to compare with"));
+    qp_verdict_release(&v);
+    assert_int_equal(qp_results_add(&last, "q", "ppl/w", 20, 0.25, &err), 0);
+    assert_int_equal(qp_results_add(&last, "q", "acc/w", 0.51, NAN, &err), 0);
+    assert_int_equal(qp_gate_judge(&v, &g, &r, "q", "b", &last, &err), 0);
+    assert_true(v.v[0].outcome == QP_PASS && !v.v[0].paired && v.v[0].baseline == 20 && fabs(v.v[0].measure - 10) < 1e-9);
+    assert_true(fabs(v.v[0].hi - 10 - 1.959963984540054 * 100 * hypot(0.5 / 20, 1.1 * 0.25 / 20)) < 1e-9);
+    assert_true(v.v[1].outcome == QP_FAIL && !v.v[1].paired && fabs(v.v[1].measure - 100 * 0.5 / 0.51) < 1e-9);
+    assert_true(v.v[2].outcome == QP_PASS && v.v[2].paired && v.v[2].baseline == 10);
+    qp_verdict_release(&v);
+    qp_results_release(&r);
+    assert_int_equal(qp_results_add(&r, "q", "ppl/w", NAN, NAN, &err), 0); /* broken, the first time, too */
+    qp_results_release(&last);
+    assert_int_equal(qp_gate_judge(&v, &g, &r, "q", NULL, NULL, &err), 0);
+    assert_true(v.v[0].outcome == QP_FAIL && !v.v[0].first);
     qp_verdict_release(&v);
     qp_results_release(&r);
     qp_gate_release(&g);
@@ -142,6 +181,8 @@ static void test_mistakes(void **s)
         {"{\"checks\": [{\"metric\": \"x\", \"max_value\": \"1\"}]}", "not a number"},
         {"{\"checks\": [{\"metric\": \"x\", \"max_valeu\": 1}]}", "unknown key 'max_valeu'"},
         {"{\"confidence\": 95, \"checks\": [{\"metric\": \"x\", \"max_value\": 1}]}", "between 0 and 1"},
+        {"{\"checks\": [{\"metric\": \"x\", \"max_increase_pct\": 1, \"against\": \"last\"}]}", "neither \"baseline\" nor \"last-pass\""},
+        {"{\"checks\": [{\"metric\": \"x\", \"max_value\": 1, \"against\": \"last-pass\"}]}", "not with max_value"},
         {"{\"cheks\": []}", "unknown key 'cheks'"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -155,6 +196,6 @@ static void test_mistakes(void **s)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_limits), cmocka_unit_test(test_confidence), cmocka_unit_test(test_paired), cmocka_unit_test(test_mistakes)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_limits), cmocka_unit_test(test_confidence), cmocka_unit_test(test_paired), cmocka_unit_test(test_last_pass), cmocka_unit_test(test_mistakes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,12 +2,42 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/cpu/simd/vec.h"
+#include "backend/cpu/simd/ahead.h"
 #include "backend/cpu/variants.h"
 #include "base/half.h"
 
+/* A panel as it is stored, and a part of the thread's next one. */
+struct panel {
+    const float *f32;
+    const uint16_t *bf16;
+    struct ahead ahead;
+};
+#define LINES(type) (NR * (int64_t)sizeof(type) > 64 ? NR * (int64_t)sizeof(type) / 64 : 1) /* for each k */
+#define NEXT_LINE(type, j) ((j) < LINES(type) ? ahead_bring(&ahead, 1) : (void)0)
+#define PANEL_F32(k, j) (NEXT_LINE(float, j), v_load(p->f32 + (k) * NR + (j) * VL))
+#define PANEL_BF16(k, j) (NEXT_LINE(uint16_t, j), v_load_bf16(p->bf16 + (k) * NR + (j) * VL))
+
+INLINE void panel_f32_body(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const float *x, int64_t ldx, const struct panel *p, int64_t K)
+{
+    vf acc[MR][NV];
+    struct ahead ahead = p->ahead;
+    tile_load(acc, mr, accumulate ? y : NULL, ldy, n);
+    TILE_BODY(mr, K, ROW, PANEL_F32)
+    tile_store(acc, mr, y, ldy, n);
+}
+
+INLINE void panel_bf16_body(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const float *x, int64_t ldx, const struct panel *p, int64_t K)
+{
+    vf acc[MR][NV];
+    struct ahead ahead = p->ahead;
+    tile_load(acc, mr, accumulate ? y : NULL, ldy, n);
+    TILE_BODY(mr, K, ROW, PANEL_BF16)
+    tile_store(acc, mr, y, ldy, n);
+}
+
 DEFINE_TILE(tile_f32, float, float)
-DEFINE_TILE(tile_bf16, float, uint16_t)
+DEFINE_TILE(panel_f32, float, struct panel)
+DEFINE_TILE(panel_bf16, float, struct panel)
 
 #define ROW_BLOCK 96   /* rows that share a panel while it is in the second-level cache */
 #define WIDE_ROWS 192  /* the same where they share the work of widening it */
@@ -19,7 +49,7 @@ struct linear_job {
     const float *x, *w;
     const uint16_t *wb;
     float *wide; /* [WIDE_K][NR] for each thread */
-    int64_t ldy, ldx, T, N, K, panels;
+    int64_t ldy, ldx, T, N, K, panels, threads;
     bool accumulate;
 };
 
@@ -82,18 +112,21 @@ void QP_V(linear_bf16_pack)(struct qp_exec *ex, void *packed, const float *w, in
 static void linear_tasks(void *arg, int64_t begin, int64_t end, int thread)
 {
     const struct linear_job *j = arg;
+    const int64_t lines = j->K * (j->w ? LINES(float) : LINES(uint16_t));
+    const size_t bytes = (size_t)(j->K * NR) * (j->w ? sizeof *j->w : sizeof *j->wb);
     (void)thread;
     for (int64_t task = begin; task < end; task++) {
         int64_t p = task % j->panels, t0 = task / j->panels * ROW_BLOCK, t1 = t0 + ROW_BLOCK < j->T ? t0 + ROW_BLOCK : j->T;
-        int64_t n = j->N - p * NR < NR ? j->N - p * NR : NR;
+        int64_t n = j->N - p * NR < NR ? j->N - p * NR : NR, next = (p + j->threads < j->panels ? p + j->threads : j->panels - 1) * j->K * NR;
         for (int64_t t = t0; t < t1; t += MR) {
             int mr = t1 - t < MR ? (int)(t1 - t) : MR;
             float *y = j->y + t * j->ldy + p * NR;
             const float *x = j->x + t * j->ldx;
+            struct ahead ahead = ahead_part(j->w ? (const void *)(j->w + next) : j->wb + next, bytes, lines, (t - t0) / MR, (t1 - t0 + MR - 1) / MR);
             if (j->w)
-                tile_f32(mr, y, j->ldy, n, j->accumulate, x, j->ldx, j->w + p * j->K * NR, j->K);
+                panel_f32(mr, y, j->ldy, n, j->accumulate, x, j->ldx, &(struct panel){.f32 = j->w + p * j->K * NR, .ahead = ahead}, j->K);
             else
-                tile_bf16(mr, y, j->ldy, n, j->accumulate, x, j->ldx, j->wb + p * j->K * NR, j->K);
+                panel_bf16(mr, y, j->ldy, n, j->accumulate, x, j->ldx, &(struct panel){.bf16 = j->wb + p * j->K * NR, .ahead = ahead}, j->K);
         }
     }
 }
@@ -101,7 +134,8 @@ static void linear_tasks(void *arg, int64_t begin, int64_t end, int thread)
 void QP_V(linear_f32)(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, const void *packed, int64_t T, int64_t N,
                       int64_t K, bool accumulate)
 {
-    struct linear_job j = {.y = y, .x = x, .w = packed, .ldy = ldy, .ldx = ldx, .T = T, .N = N, .K = K, .panels = panels_of(N), .accumulate = accumulate};
+    struct linear_job j = {.y = y, .x = x, .w = packed, .ldy = ldy, .ldx = ldx, .T = T, .N = N, .K = K, .panels = panels_of(N),
+                           .threads = qp_pool_threads(ex->pool), .accumulate = accumulate};
     qp_pool_for(ex->pool, j.panels * ((T + ROW_BLOCK - 1) / ROW_BLOCK), 1, linear_tasks, &j);
 }
 
@@ -150,7 +184,7 @@ void QP_V(linear_bf16)(struct qp_exec *ex, float *y, int64_t ldy, const float *x
         struct round_job r = {scratch, x + t * ldx, ldx, K};
         qp_pool_for(ex->pool, n, 16, round_rows, &r);
         struct linear_job j = {.y = y + t * ldy, .x = scratch, .wb = packed, .wide = scratch + rounded, .ldy = ldy, .ldx = K, .T = n, .N = N, .K = K,
-                               .panels = panels_of(N), .accumulate = accumulate};
+                               .panels = panels_of(N), .threads = qp_pool_threads(ex->pool), .accumulate = accumulate};
         if (n < WIDEN_FROM)
             qp_pool_for(ex->pool, j.panels * ((n + ROW_BLOCK - 1) / ROW_BLOCK), 1, linear_tasks, &j);
         else

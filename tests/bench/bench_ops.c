@@ -201,8 +201,8 @@ struct attention {
     struct qp_attn_shape s;
     enum qp_kv kv;
     float *qkv, *out;
-    void *cache;
-    int64_t pos0, T;
+    struct qp_attn_span spans[16];
+    int n;
 };
 
 static const char *const kv_names[QP_KV_COUNT] = {"f32", "bf16", "f16", "int8"};
@@ -211,42 +211,50 @@ static void run_store(struct bench *b, void *arg)
 {
     struct attention *a = arg;
     const __typeof__(b->ops.kv_f32_store) store[QP_KV_COUNT] = {b->ops.kv_f32_store, b->ops.kv_bf16_store, b->ops.kv_f16_store, b->ops.kv_int8_store};
-    store[a->kv](&b->ex, a->cache, &a->s, a->qkv + 576, 960, a->qkv + 768, 960, 0, a->s.capacity);
+    store[a->kv](&b->ex, &a->s, a->spans, a->n, a->qkv + 576, 960, a->qkv + 768, 960);
 }
 
 static void run_attention(struct bench *b, void *arg)
 {
     struct attention *a = arg;
     const __typeof__(b->ops.attention_f32) run[QP_KV_COUNT] = {b->ops.attention_f32, b->ops.attention_bf16, b->ops.attention_f16, b->ops.attention_int8};
-    run[a->kv](&b->ex, a->out, 576, a->qkv, 960, a->cache, &a->s, a->pos0, a->T);
+    run[a->kv](&b->ex, a->out, 576, a->qkv, 960, &a->s, a->spans, a->n);
+}
+
+static void attention_shape(struct bench *b, int n, int64_t pos0, int64_t T, bool store)
+{
+    const __typeof__(b->ops.kv_f32_bytes) bytes[QP_KV_COUNT] = {b->ops.kv_f32_bytes, b->ops.kv_bf16_bytes, b->ops.kv_f16_bytes, b->ops.kv_int8_bytes};
+    struct attention a = {.s = {.n_heads = 9, .n_kv_heads = 3, .head_dim = 64, .scale = 0.125f}, .kv = QP_KV_F32, .n = n};
+    const char *type = strchr(b->op, '_') + 1; /* kv_TYPE_store, attention_TYPE */
+    char shape[64];
+    while (strncmp(type, kv_names[a.kv], strlen(kv_names[a.kv])))
+        a.kv++;
+    snprintf(shape, sizeof shape, n > 1 ? "pos0=%d T=%d of %d" : "pos0=%d T=%d", (int)pos0, (int)T, n);
+    if (!wanted(b, shape) || (b->slow && (T > 512 || n > 1)))
+        return;
+    a.qkv = filled((size_t)((pos0 + T) * 960));
+    a.out = filled((size_t)(n * T * 576));
+    for (int i = 0; i < n; i++)
+        a.spans[i] = (struct qp_attn_span){qp_zalloc(bytes[a.kv](&a.s, pos0 + T), "bench", NULL), .capacity = pos0 + T, .T = pos0 + T};
+    run_store(b, &a);
+    for (int i = 0; i < n; i++)
+        a.spans[i] = (struct qp_attn_span){a.spans[i].cache, pos0 + T, pos0, T, .out = i * T};
+    double keys = (double)T * (double)pos0 + (double)T * (double)(T + 1) / 2;
+    if (store)
+        print_line(b, shape, best_seconds(b, run_store, &a), (double)(n * T * 384 * 4), QP_LIMIT_READ, 0);
+    else
+        print_line(b, shape, best_seconds(b, run_attention, &a), 4 * 64 * 9 * keys * n, flops_limit(b, a.kv == QP_KV_BF16), 0);
+    for (int i = 0; i < n; i++)
+        qp_free(a.spans[i].cache);
+    qp_free(a.qkv), qp_free(a.out);
 }
 
 static void bench_attention(struct bench *b)
 {
-    const int64_t shapes[][2] = {{0, 2048}, {0, 512}, {2047, 1}, {511, 1}}; /* pos0, T */
+    const int64_t shapes[][3] = {{1, 0, 2048}, {16, 128, 1}, {1, 0, 512}, {1, 2047, 1}, {1, 511, 1}, {16, 512, 1}}; /* sequences, pos0, T */
     bool store = strstr(b->op, "store");
-    for (int i = 0; i < (store ? 1 : 4); i++) {
-        struct attention a = {.kv = QP_KV_F32, .pos0 = shapes[i][0], .T = shapes[i][1]};
-        const __typeof__(b->ops.kv_f32_bytes) bytes[QP_KV_COUNT] = {b->ops.kv_f32_bytes, b->ops.kv_bf16_bytes, b->ops.kv_f16_bytes, b->ops.kv_int8_bytes};
-        char shape[64];
-        const char *type = strchr(b->op, '_') + 1; /* kv_TYPE_store, attention_TYPE */
-        while (strncmp(type, kv_names[a.kv], strlen(kv_names[a.kv])))
-            a.kv++;
-        snprintf(shape, sizeof shape, "pos0=%d T=%d", (int)a.pos0, (int)a.T);
-        if (!wanted(b, shape) || (b->slow && a.T > 512))
-            continue;
-        a.s = (struct qp_attn_shape){.n_heads = 9, .n_kv_heads = 3, .head_dim = 64, .capacity = a.pos0 + a.T, .scale = 0.125f};
-        a.qkv = filled((size_t)(a.s.capacity * 960));
-        a.out = filled((size_t)(a.T * 576));
-        a.cache = qp_zalloc(bytes[a.kv](&a.s), "bench", NULL);
-        run_store(b, &a);
-        double keys = (double)a.T * (double)a.pos0 + (double)a.T * (double)(a.T + 1) / 2;
-        if (store)
-            print_line(b, shape, best_seconds(b, run_store, &a), (double)(a.T * 384 * 4), QP_LIMIT_READ, 0);
-        else
-            print_line(b, shape, best_seconds(b, run_attention, &a), 4 * 64 * 9 * keys, flops_limit(b, a.kv == QP_KV_BF16), 0);
-        qp_free(a.qkv), qp_free(a.out), qp_free(a.cache);
-    }
+    for (int i = 0; i < (store ? 2 : 6); i++)
+        attention_shape(b, (int)shapes[i][0], shapes[i][1], shapes[i][2], store);
 }
 
 /* ---- distribution ---- */

@@ -36,11 +36,19 @@ struct qp_exec {           /* where an op runs; one per engine, not shared betwe
 
 struct qp_attn_shape {
     int64_t n_heads, n_kv_heads, head_dim;
-    int64_t capacity;      /* tokens the cache holds */
     int64_t window;        /* sliding window: a query at p sees keys in (p - window, p]; 0: all */
     float scale;           /* 1/sqrt(hd), or the model's own */
     float soft_cap;        /* scores s become cap * tanh(s / cap), before the mask; 0: not */
 };
+
+/* A stretch of one sequence in a batch. */
+struct qp_attn_span {
+    void *cache;           /* that sequence's, of this layer */
+    int64_t capacity;      /* tokens the cache holds */
+    int64_t pos0, T;       /* its tokens stand at positions pos0 .. pos0+T-1; T = 0: nothing is done */
+    int64_t row, out;      /* where they begin among the rows of q, k, v, and of out */
+};
+#define QP_ATTN_SPANS 256  /* most spans of a call, so that ops need no memory for them */
 
 /* A matrix of codes, W[n,k] = scale[n,g] * (table[code[n,k]] - zero[n,g]), as kernels see it: columns in the order of their groups, groups of a multiple of
  * 8 columns, 4 or 8 bits a code. Belongs to the caller and outlives the packed matrix. */
@@ -134,32 +142,34 @@ struct qp_ops {
      * interleaved. ldx: elements from one token to the next. */
     void (*rope)(struct qp_exec *ex, float *x, int64_t ldx, const float *cs, int64_t T, int64_t heads, int64_t hd, bool interleaved);
 
-    /* ---- attention with a cache; the cache's layout is the variant's own ---- */
+    /* ---- attention with a cache; the cache's layout is the variant's own ----
+     * One call serves the n <= QP_ATTN_SPANS sequences of a batch. */
     /* f32: as it is. bf16: q, k, v and the probabilities rounded to bf16, sums in float32. f16, int8: k and v rounded as stored, all else in float32.
      * int8: code = round(x * 127 / max|x|) over the head_dim values of a token's head. */
-    size_t (*kv_f32_bytes)(const struct qp_attn_shape *s); /* of one layer, K and V together */
-    /* Stores k, v [T, KV*hd] (strides ldk, ldv) at positions pos0 .. pos0+T-1. */
-    void (*kv_f32_store)(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v,
-                         int64_t ldv, int64_t pos0, int64_t T);
-    /* out[t,h,:] = softmax(scale * q[t,h,:] · K[0..pos0+t]ᵀ) · V: causal, grouped heads (h uses KV head h / (H/KV)). One pass over the cache
-     * with a running maximum: memory linear in length. q, out [T, H*hd], strides ldq, ldo. */
-    void (*attention_f32)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const void *cache,
-                          const struct qp_attn_shape *s, int64_t pos0, int64_t T);
-    size_t (*kv_bf16_bytes)(const struct qp_attn_shape *s);
-    void (*kv_bf16_store)(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v,
-                          int64_t ldv, int64_t pos0, int64_t T);
-    void (*attention_bf16)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const void *cache,
-                           const struct qp_attn_shape *s, int64_t pos0, int64_t T);
-    size_t (*kv_f16_bytes)(const struct qp_attn_shape *s);
-    void (*kv_f16_store)(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v,
-                         int64_t ldv, int64_t pos0, int64_t T);
-    void (*attention_f16)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const void *cache,
-                          const struct qp_attn_shape *s, int64_t pos0, int64_t T);
-    size_t (*kv_int8_bytes)(const struct qp_attn_shape *s);
-    void (*kv_int8_store)(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v,
-                          int64_t ldv, int64_t pos0, int64_t T);
-    void (*attention_int8)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const void *cache,
-                           const struct qp_attn_shape *s, int64_t pos0, int64_t T);
+    size_t (*kv_f32_bytes)(const struct qp_attn_shape *s, int64_t capacity); /* of one layer and sequence, K and V together */
+    /* Stores rows row .. row+T-1 of k, v [., KV*hd] (strides ldk, ldv) into each span's cache. Spans of one sequence do not overlap. */
+    void (*kv_f32_store)(struct qp_exec *ex, const struct qp_attn_shape *s, const struct qp_attn_span *spans, int n, const float *k, int64_t ldk,
+                         const float *v, int64_t ldv);
+    /* For each span and 0 <= t < T: out[out+t,h,:] = softmax(scale * q[row+t,h,:] · K[0..pos0+t]ᵀ) · V of its cache: causal, grouped heads (h uses KV head
+     * h / (H/KV)). What a row attends to has been stored; later positions may have been, too. One pass over the cache with a running maximum: memory linear in
+     * length. q, out [., H*hd], strides ldq, ldo. A row does not depend on the other spans. */
+    void (*attention_f32)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const struct qp_attn_shape *s,
+                          const struct qp_attn_span *spans, int n);
+    size_t (*kv_bf16_bytes)(const struct qp_attn_shape *s, int64_t capacity);
+    void (*kv_bf16_store)(struct qp_exec *ex, const struct qp_attn_shape *s, const struct qp_attn_span *spans, int n, const float *k, int64_t ldk,
+                         const float *v, int64_t ldv);
+    void (*attention_bf16)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const struct qp_attn_shape *s,
+                          const struct qp_attn_span *spans, int n);
+    size_t (*kv_f16_bytes)(const struct qp_attn_shape *s, int64_t capacity);
+    void (*kv_f16_store)(struct qp_exec *ex, const struct qp_attn_shape *s, const struct qp_attn_span *spans, int n, const float *k, int64_t ldk,
+                         const float *v, int64_t ldv);
+    void (*attention_f16)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const struct qp_attn_shape *s,
+                          const struct qp_attn_span *spans, int n);
+    size_t (*kv_int8_bytes)(const struct qp_attn_shape *s, int64_t capacity);
+    void (*kv_int8_store)(struct qp_exec *ex, const struct qp_attn_shape *s, const struct qp_attn_span *spans, int n, const float *k, int64_t ldk,
+                         const float *v, int64_t ldv);
+    void (*attention_int8)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const struct qp_attn_shape *s,
+                          const struct qp_attn_span *spans, int n);
 
     /* ---- the output distribution ---- */
     /* lse[t] = log(sum_j exp(x[t,j])), max subtracted, the sum in double or compensated; argmax[t] (first of equals; may be NULL). */

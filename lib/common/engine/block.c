@@ -157,9 +157,9 @@ int qp_block_set_linear(struct qp_block *b, const struct qp_linear *l, const flo
 
 /* ---- steps ---- */
 
-struct qp_attn_shape qp_attn_shape_of(const struct qp_model_config *c, int64_t layer, int64_t capacity)
+struct qp_attn_shape qp_attn_shape_of(const struct qp_model_config *c, int64_t layer)
 {
-    return (struct qp_attn_shape){.n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .capacity = capacity,
+    return (struct qp_attn_shape){.n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim,
                                   .window = qp_config_window(c, layer), .soft_cap = (float)c->attention_cap, .scale = c->attention_scale > 0 ? (float)c->attention_scale : 1.f / sqrtf((float)c->head_dim)};
 }
 
@@ -267,30 +267,51 @@ int qp_block_check(const struct qp_block *b, struct qp_err *err)
     return b->ex->failed ? qp_err_set(err, QP_E_RESOURCE, "no memory for scratch of the matrix products") : 0;
 }
 
+/* Caches for sequences of len tokens, at most as many as take the memory of one of STEP_ROWS tokens. */
+static int reserve_caches(struct qp_block *b, const struct qp_attn_shape *s, int64_t len, struct qp_err *err)
+{
+    if (b->kv_len == len)
+        return 0;
+    size_t bytes = (b->attn.bytes(s, len) + 63) / 64 * 64, room = b->attn.bytes(s, STEP_ROWS) / bytes;
+    room = room < 1 ? 1 : room > QP_ATTN_SPANS ? QP_ATTN_SPANS : room;
+    qp_free(b->kv);
+    b->kv_len = 0;
+    if (!(b->kv = qp_zalloc(room * bytes, "attention", err)))
+        return QP_E_RESOURCE;
+    b->kv_len = len;
+    b->kv_room = (int64_t)room;
+    b->kv_bytes = bytes;
+    return 0;
+}
+
+/* a = attention of the n sequences in qkv, as many at a time as there are caches. */
+static void attend(struct qp_block *b, const struct qp_attn_shape *s, const float *qkv, int64_t n, float *a)
+{
+    int64_t N = b->qkv.N, q = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim, len = b->kv_len;
+    struct qp_attn_span spans[QP_ATTN_SPANS];
+    for (int64_t i = 0; i < n; i += b->kv_room) {
+        int some = (int)(n - i < b->kv_room ? n - i : b->kv_room);
+        for (int k = 0; k < some; k++)
+            spans[k] = (struct qp_attn_span){.cache = (char *)b->kv + (size_t)k * b->kv_bytes, .capacity = len, .T = len, .row = (i + k) * len, .out = (i + k) * len};
+        b->attn.store(b->ex, s, spans, some, qkv + q, N, qkv + q + kv, N);
+        b->attn.run(b->ex, a, q, qkv, N, s, spans, some);
+    }
+}
+
 int qp_block_attn(struct qp_block *b, const float *h, int64_t n_seq, int64_t len, float *a, struct qp_err *err)
 {
     const struct qp_model_config *c = &b->config;
-    int64_t N = b->qkv.N, q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
-    struct qp_attn_shape s = qp_attn_shape_of(c, b->layer, len);
+    int64_t N = b->qkv.N, q = c->n_heads * c->head_dim;
+    const struct qp_attn_shape s = qp_attn_shape_of(c, b->layer);
     int64_t group = len >= STEP_ROWS ? 1 : STEP_ROWS / len;
-    if (qp_block_reserve(b, (size_t)(group * len * N), err) || qp_rope_reserve(&b->rope, len, err))
+    if (qp_block_reserve(b, (size_t)(group * len * N), err) || qp_rope_reserve(&b->rope, len, err) || reserve_caches(b, &s, len, err))
         return err->code;
-    if (b->kv_len != len) {
-        qp_free(b->kv);
-        b->kv_len = 0;
-        if (!(b->kv = qp_zalloc(b->attn.bytes(&s), "attention", err)))
-            return QP_E_RESOURCE;
-        b->kv_len = len;
-    }
     for (int64_t i = 0; i < n_seq; i += group) {
         int64_t n = n_seq - i < group ? n_seq - i : group;
         qp_packed_run(&b->qkv, b->lin, b->ops, b->ex, b->buf, h + i * len * c->d_model, c->d_model, n * len, false);
-        for (int64_t k = 0; k < n; k++) {
-            float *qkv = b->buf + k * len * N;
-            qp_block_rotate(b, qkv, b->rope.table, len);
-            b->attn.store(b->ex, b->kv, &s, qkv + q, N, qkv + q + kv, N, 0, len);
-            b->attn.run(b->ex, a + (i + k) * len * q, q, qkv, N, b->kv, &s, 0, len);
-        }
+        for (int64_t k = 0; k < n; k++)
+            qp_block_rotate(b, b->buf + k * len * N, b->rope.table, len);
+        attend(b, &s, b->buf, n, a + i * len * q);
     }
     return qp_block_check(b, err);
 }

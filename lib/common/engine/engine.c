@@ -143,9 +143,9 @@ enum qp_kv qp_engine_kv(const struct qp_engine *e)
 
 size_t qp_kv_cache_bytes(const struct qp_model_config *c, const struct qp_ops *ops, enum qp_kv kv, int64_t capacity)
 {
-    struct qp_attn_shape s = qp_attn_shape_of(c, 0, capacity);
+    struct qp_attn_shape s = qp_attn_shape_of(c, 0);
     size_t bytes;
-    return qp_mul(qp_attn_ops_of(ops, kv).bytes(&s), (size_t)c->n_layers, &bytes) ? bytes : SIZE_MAX;
+    return qp_mul(qp_attn_ops_of(ops, kv).bytes(&s, capacity), (size_t)c->n_layers, &bytes) ? bytes : SIZE_MAX;
 }
 
 int qp_seq_new(struct qp_seq **out, struct qp_engine *e, int64_t capacity, struct qp_err *err)
@@ -161,8 +161,8 @@ int qp_seq_new(struct qp_seq **out, struct qp_engine *e, int64_t capacity, struc
     s->kv = qp_zalloc((size_t)e->config.n_layers * sizeof *s->kv, "KV cache", err);
     s->attn = qp_attn_ops_of(e->ops, e->kv);
     for (int64_t l = 0; s->kv && l < e->config.n_layers; l++) {
-        struct qp_attn_shape shape = qp_attn_shape_of(&e->config, l, capacity);
-        if (!(s->kv[l] = qp_zalloc(s->attn.bytes(&shape), "KV cache", err))) {
+        struct qp_attn_shape shape = qp_attn_shape_of(&e->config, l);
+        if (!(s->kv[l] = qp_zalloc(s->attn.bytes(&shape, capacity), "KV cache", err))) {
             qp_seq_free(s);
             return QP_E_RESOURCE;
         }
@@ -201,8 +201,8 @@ int qp_seq_copy(struct qp_seq *to, const struct qp_seq *from, struct qp_err *err
     if (to->e != from->e || to->capacity != from->capacity || to->attn.run != from->attn.run)
         return qp_err_set(err, QP_E_INTERNAL, "a sequence is copied to one of another kind");
     for (int64_t l = 0; l < to->e->config.n_layers; l++) {
-        struct qp_attn_shape shape = qp_attn_shape_of(&to->e->config, l, to->capacity);
-        memcpy(to->kv[l], from->kv[l], to->attn.bytes(&shape));
+        struct qp_attn_shape shape = qp_attn_shape_of(&to->e->config, l);
+        memcpy(to->kv[l], from->kv[l], to->attn.bytes(&shape, to->capacity));
     }
     to->length = from->length;
     return 0;
@@ -217,10 +217,8 @@ struct piece {
     int64_t n, want_from, pos0;
 };
 
-#define MAX_PIECES 256
-
 struct group {
-    struct piece p[MAX_PIECES];
+    struct piece p[QP_ATTN_SPANS];
     int n;
     int64_t tokens, wanted;
 };
@@ -273,21 +271,44 @@ static int embed_group(struct qp_engine *e, struct group *g, struct act *act, st
     return 0;
 }
 
-/* Attention of each piece over its own sequence, for its tokens from want_from on (or all): rows of a are packed together. */
-static void attend(struct qp_engine *e, struct qp_block *b, struct group *g, struct act *act, int64_t layer, bool wanted_only)
+/* The pieces as spans of q, k and v, whole or from want_from on; their rows of a are packed together. */
+static void spans_of(const struct group *g, struct qp_attn_span *spans, int64_t layer, bool wanted_only)
+{
+    int64_t row = 0, out = 0;
+    for (int i = 0; i < g->n; i++) {
+        const struct piece *p = &g->p[i];
+        int64_t skip = wanted_only ? p->want_from : 0;
+        spans[i] = (struct qp_attn_span){.cache = p->seq->kv[layer], .capacity = p->seq->capacity, .pos0 = p->pos0 + skip, .T = p->n - skip, .row = row + skip, .out = out};
+        row += p->n;
+        out += p->n - skip;
+    }
+}
+
+/* Pieces from i on whose caches are of one kind. */
+static int of_one_kind(const struct group *g, int i)
+{
+    int n = 1;
+    while (i + n < g->n && g->p[i + n].seq->attn.run == g->p[i].seq->attn.run)
+        n++;
+    return n;
+}
+
+/* Attention of each piece over its own sequence, for its wanted tokens or all. All are stored before any is run, so a piece may go on where another one ends. */
+static void attend(struct qp_engine *e, struct qp_block *b, const struct group *g, struct act *act, int64_t layer, bool wanted_only)
 {
     const struct qp_model_config *c = &e->config;
-    int64_t N = b->qkv.N, q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim, at = 0, out = 0;
-    for (int i = 0; i < g->n; i++) {
-        struct piece *p = &g->p[i];
-        struct qp_attn_shape shape = qp_attn_shape_of(c, layer, p->seq->capacity);
-        float *qkv = act->qkv + at * N;
-        int64_t from = wanted_only ? p->want_from : 0;
-        p->seq->attn.store(&e->ex, p->seq->kv[layer], &shape, qkv + q, N, qkv + q + kv, N, p->pos0, p->n);
-        if (p->n > from)
-            p->seq->attn.run(&e->ex, act->a + out * q, q, qkv + from * N, N, p->seq->kv[layer], &shape, p->pos0 + from, p->n - from);
-        at += p->n;
-        out += p->n - from;
+    int64_t N = b->qkv.N, q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
+    const struct qp_attn_shape shape = qp_attn_shape_of(c, layer);
+    struct qp_attn_span spans[QP_ATTN_SPANS];
+    spans_of(g, spans, layer, false);
+    for (int i = 0, n; i < g->n; i += n) {
+        n = of_one_kind(g, i);
+        g->p[i].seq->attn.store(&e->ex, &shape, spans + i, n, act->qkv + q, N, act->qkv + q + kv, N);
+    }
+    spans_of(g, spans, layer, wanted_only);
+    for (int i = 0, n; i < g->n; i += n) {
+        n = of_one_kind(g, i);
+        g->p[i].seq->attn.run(&e->ex, act->a, q, act->qkv, N, &shape, spans + i, n);
     }
 }
 
@@ -395,7 +416,7 @@ static int run_group(struct qp_engine *e, struct group *g, float **hidden, struc
 
 static int add_piece(struct qp_engine *e, struct group *g, const struct qp_segment *s, int64_t at, int64_t *n, float **hidden, struct qp_err *err)
 {
-    if (g->n == MAX_PIECES || g->tokens == QP_ENGINE_BLOCK)
+    if (g->n == QP_ATTN_SPANS || g->tokens == QP_ENGINE_BLOCK)
         if (run_group(e, g, hidden, err))
             return err->code;
     int64_t room = QP_ENGINE_BLOCK - g->tokens;

@@ -142,15 +142,16 @@ struct qp_block {
     struct qp_rope rope;
     float *buf;
     size_t buf_floats;
-    void *kv;
-    int64_t kv_len;
+    void *kv; /* caches of kv_room sequences of kv_len tokens, kv_bytes apart */
+    int64_t kv_len, kv_room;
+    size_t kv_bytes;
 };
 
 /* qp_block_load, with weights stored as codes kept as such; qp_block_set_linear is not for such a block. */
 int qp_block_open(struct qp_block **out, const struct qp_model *m, int64_t layer, const struct qp_ops *ops, struct qp_exec *ex, enum qp_compute compute,
                   bool codes, struct qp_err *err) QP_MUST_USE;
 
-struct qp_attn_shape qp_attn_shape_of(const struct qp_model_config *c, int64_t layer, int64_t capacity);
+struct qp_attn_shape qp_attn_shape_of(const struct qp_model_config *c, int64_t layer);
 /* The norm before the MLP: where attention and MLP share one, that. */
 const struct qp_norm *qp_block_norm2(const struct qp_block *b);
 bool qp_block_is_local(const struct qp_model_config *c, int64_t layer);

@@ -6,20 +6,12 @@
 
 #include "backend/cpu/avx512_bf16/tile.h"
 #include "backend/cpu/simd/softcap.h"
+#include "backend/cpu/spans.h"
 #include "backend/cpu/variants.h"
 #include "base/half.h"
 
 #define KEYS 128
 #define QROWS (4 * MR)
-
-struct job {
-    float *out;
-    const float *q;
-    const uint32_t *cache;
-    const struct qp_attn_shape *s;
-    int64_t ldo, ldq, pos0, T, tiles;
-    int64_t heads; /* rows of a tile are tokens: 1; are query heads of one token: more */
-};
 
 static int64_t padded(int64_t n, int64_t to)
 {
@@ -31,26 +23,26 @@ static int64_t pairs(int64_t hd)
     return (hd + 1) / 2;
 }
 
-static size_t k_words(const struct qp_attn_shape *s)
+static size_t k_words(const struct qp_attn_shape *s, int64_t capacity)
 {
-    return (size_t)padded(s->capacity, KEYS) * (size_t)pairs(s->head_dim);
+    return (size_t)padded(capacity, KEYS) * (size_t)pairs(s->head_dim);
 }
 
-static size_t head_words(const struct qp_attn_shape *s)
+static size_t head_words(const struct qp_attn_shape *s, int64_t capacity)
 {
-    return k_words(s) + (size_t)(padded(s->capacity, KEYS) / 2) * (size_t)padded(s->head_dim, NR);
+    return k_words(s, capacity) + (size_t)(padded(capacity, KEYS) / 2) * (size_t)padded(s->head_dim, NR);
 }
 
-size_t qp_avx512_bf16_kv_bf16_bytes(const struct qp_attn_shape *s)
+size_t qp_avx512_bf16_kv_bf16_bytes(const struct qp_attn_shape *s, int64_t capacity)
 {
-    return (size_t)s->n_kv_heads * head_words(s) * sizeof(uint32_t);
+    return (size_t)s->n_kv_heads * head_words(s, capacity) * sizeof(uint32_t);
 }
 
 struct store_job {
-    uint16_t *cache;
     const struct qp_attn_shape *s;
     const float *k, *v;
-    int64_t ldk, ldv, pos0;
+    int64_t ldk, ldv;
+    struct qp_span_tasks tasks;
 };
 
 static void store_key(uint16_t *kp, const float *k, int64_t hd, int64_t pos)
@@ -86,48 +78,60 @@ static void store_value_pair(uint16_t *vp, const float *v0, const float *v1, int
     }
 }
 
-/* Positions 2p and 2p+1 share a word of the values. Chunks are cut at even positions, so each word is written by one thread. */
-static void store_rows(void *arg, int64_t begin, int64_t end, int thread)
+/* Positions pos .. end-1 of one head of a span. Positions 2p and 2p + 1 share a word of the values: it is written at once, or, where a span begins or ends in it, by halves. */
+static void store_head(const struct store_job *j, const struct qp_attn_span *span, int64_t h, int64_t pos, int64_t end)
 {
-    const struct store_job *j = arg;
-    const struct qp_attn_shape *s = j->s;
-    int64_t hd = s->head_dim, cap2 = padded(s->capacity, KEYS) / 2;
-    (void)thread;
-    begin = begin > j->pos0 ? begin : j->pos0;
-    for (int64_t h = 0; h < s->n_kv_heads; h++) {
-        uint16_t *kp = j->cache + (size_t)h * head_words(s) * 2, *vp = kp + k_words(s) * 2;
-        for (int64_t pos = begin; pos < end; pos++) {
-            const float *k = j->k + (pos - j->pos0) * j->ldk + h * hd, *v = j->v + (pos - j->pos0) * j->ldv + h * hd;
-            store_key(kp, k, hd, pos);
-            if (pos & 1 || pos + 1 == end) {
-                store_value(vp, v, hd, pos, cap2);
-                continue;
-            }
-            store_value_pair(vp, v, v + j->ldv, hd, pos, cap2);
-            store_key(kp, k + j->ldk, hd, ++pos);
+    int64_t hd = j->s->head_dim, cap2 = padded(span->capacity, KEYS) / 2;
+    uint16_t *kp = (uint16_t *)span->cache + (size_t)h * head_words(j->s, span->capacity) * 2, *vp = kp + k_words(j->s, span->capacity) * 2;
+    for (; pos < end; pos++) {
+        int64_t at = span->row + pos - span->pos0;
+        const float *k = j->k + at * j->ldk + h * hd, *v = j->v + at * j->ldv + h * hd;
+        store_key(kp, k, hd, pos);
+        if (pos & 1 || pos + 1 == end) {
+            store_value(vp, v, hd, pos, cap2);
+            continue;
         }
+        store_value_pair(vp, v, v + j->ldv, hd, pos, cap2);
+        store_key(kp, k + j->ldk, hd, ++pos);
     }
 }
 
-struct range {
-    struct store_job *job;
-    int64_t first, end;
+static void store_tasks(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct store_job *j = arg;
+    (void)thread;
+    for (int64_t at = begin, pos, last; at < end; at++) {
+        const struct qp_span_task t = qp_span_task_at(&j->tasks, at);
+        qp_span_store_range(t, &pos, &last);
+        for (int64_t h = 0; h < j->s->n_kv_heads; h++)
+            store_head(j, t.span, h, pos, last);
+    }
+}
+
+void qp_avx512_bf16_kv_bf16_store(struct qp_exec *ex, const struct qp_attn_shape *s, const struct qp_attn_span *spans, int n, const float *k, int64_t ldk,
+                                  const float *v, int64_t ldv)
+{
+    struct store_job j = {.s = s, .k = k, .v = v, .ldk = ldk, .ldv = ldv};
+    qp_span_tasks_init(&j.tasks, spans);
+    for (int i = 0; i < n; i++)
+        qp_span_tasks_add(&j.tasks, qp_span_store_tasks(&spans[i]));
+    qp_pool_for(ex->pool, qp_span_tasks_count(&j.tasks), 1, store_tasks, &j);
+}
+
+struct job {
+    float *out;
+    const float *q;
+    const struct qp_attn_shape *s;
+    int64_t ldo, ldq;
+    struct qp_span_tasks tasks;
 };
 
-static void store_range(void *arg, int64_t begin, int64_t end, int thread)
-{
-    const struct range *r = arg;
-    end += r->first;
-    store_rows(r->job, begin + r->first, end < r->end ? end : r->end, thread);
-}
-
-void qp_avx512_bf16_kv_bf16_store(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk,
-                                  const float *v, int64_t ldv, int64_t pos0, int64_t T)
-{
-    struct store_job j = {cache, s, k, v, ldk, ldv, pos0};
-    struct range r = {&j, pos0 & ~(int64_t)1, pos0 + T};
-    qp_pool_for(ex->pool, T > 0 ? r.end - r.first : 0, 64, store_range, &r);
-}
+/* What a task works on: keys and values of its head, and its rows, the first of which stands at position pos. */
+struct tile {
+    const uint32_t *kp, *vp;
+    int64_t cap2, pos;
+    int64_t step; /* positions from row to row: 0 where they are query heads of one token */
+};
 
 /* Scores and probabilities of one register tile of rows; running maxima and sums of all rows, the sums still spread over a vector. */
 struct state {
@@ -185,29 +189,27 @@ INLINE void softmax_row(struct state *st, int i, int row, int n, int64_t first, 
 }
 
 /* Rows r .. r+mr-1 of the tile against the keys of one block, panels behind the last row's position left out. */
-static void rows_block(struct state *st, const struct job *j, const uint32_t *kp, const uint32_t *vp, int64_t t0, int r, int mr, int64_t key0)
+static void rows_block(struct state *st, const struct qp_attn_shape *s, const struct tile *t, int r, int mr, int64_t key0)
 {
-    const int64_t step = j->heads > 1 ? 0 : 1; /* positions from row to row */
-    const struct qp_attn_shape *s = j->s;
-    int64_t k2 = pairs(s->head_dim), hp = padded(s->head_dim, NR), cap2 = padded(s->capacity, KEYS) / 2, reach = j->pos0 + t0 + (r + mr - 1) * step + 1 - key0;
+    int64_t k2 = pairs(s->head_dim), hp = padded(s->head_dim, NR), reach = t->pos + (r + mr - 1) * t->step + 1 - key0;
     float c = s->scale * 1.44269504f;
     if (reach <= 0)
         return;
     int n = reach > NR ? KEYS : NR;
     for (int64_t k = 0; k < n; k += NR)
-        tile_pairs(mr, st->s + k, KEYS, NR, false, st->q + r * k2, k2, kp + (key0 + k) * k2, k2);
+        tile_pairs(mr, st->s + k, KEYS, NR, false, st->q + r * k2, k2, t->kp + (key0 + k) * k2, k2);
     for (int i = 0; i < mr; i++) {
         if (s->soft_cap > 0) /* of scores as they are summed, before the scale */
             for (int k = 0; k < n; k += VL)
                 v_store(st->s + i * KEYS + k, v_soft_cap(v_load(st->s + i * KEYS + k), s->soft_cap / s->scale));
-        int64_t last = j->pos0 + t0 + (r + i) * step - key0, first = s->window ? last + 1 - s->window : 0;
+        int64_t last = t->pos + (r + i) * t->step - key0, first = s->window ? last + 1 - s->window : 0;
         if (n == KEYS)
             softmax_row(st, i, r + i, KEYS, first, last, c, hp);
         else
             softmax_row(st, i, r + i, NR, first, last, c, hp);
     }
     for (int64_t d = 0; d < hp; d += NR)
-        tile_pairs(mr, st->o + r * hp + d, hp, NR, true, st->p, KEYS / 2, vp + d * cap2 + key0 / 2 * NR, n / 2);
+        tile_pairs(mr, st->o + r * hp + d, hp, NR, true, st->p, KEYS / 2, t->vp + d * t->cap2 + key0 / 2 * NR, n / 2);
 }
 
 static void round_query(uint32_t *to, const float *q, int64_t hd)
@@ -219,63 +221,79 @@ static void round_query(uint32_t *to, const float *q, int64_t hd)
         to[d / 2] = (uint32_t)qp_f32_to_bf16(q[d]) | (d + 1 < hd ? (uint32_t)qp_f32_to_bf16(q[d + 1]) << 16 : 0);
 }
 
-/* Rows of a tile: tokens from t0 on of head h, or one token's heads from h on. */
-static void attend(const struct job *j, int64_t h, int64_t t0, int rows)
+/* Rows of a tile: tokens t0 .. t0+rows-1 of head h, or (by_head) the heads h .. h+rows-1 of token t0. */
+static void attend(const struct job *j, const struct qp_attn_span *span, bool by_head, int64_t h, int64_t t0, int rows)
 {
-    const int64_t token = j->heads > 1 ? 0 : 1, head = 1 - token;
-    struct state st;
     const struct qp_attn_shape *s = j->s;
     int64_t hd = s->head_dim, k2 = pairs(hd), hp = padded(hd, NR), kv = h / (s->n_heads / s->n_kv_heads);
-    const uint32_t *kp = j->cache + (size_t)kv * head_words(s), *vp = kp + k_words(s);
+    const int64_t step_q = by_head ? hd : j->ldq, step_o = by_head ? hd : j->ldo;
+    const float *q = j->q + (span->row + t0) * j->ldq + h * hd;
+    float *out = j->out + (span->out + t0) * j->ldo + h * hd;
+    struct tile t = {.kp = (const uint32_t *)span->cache + (size_t)kv * head_words(s, span->capacity), .cap2 = padded(span->capacity, KEYS) / 2,
+                     .pos = span->pos0 + t0, .step = by_head ? 0 : 1};
+    struct state st;
+    t.vp = t.kp + k_words(s, span->capacity);
     for (int i = 0; i < rows; i++) {
-        round_query(st.q + i * k2, j->q + (t0 + i * token) * j->ldq + (h + i * head) * hd, hd);
+        round_query(st.q + i * k2, q + i * step_q, hd);
         st.m[i] = -1e30f;
     }
     memset(st.l, 0, sizeof st.l);
     memset(st.o, 0, (size_t)(rows * hp) * sizeof(float));
-    int64_t first = s->window && j->pos0 + t0 + 1 > s->window ? j->pos0 + t0 + 1 - s->window : 0;
-    for (int64_t key0 = first / KEYS * KEYS; key0 < j->pos0 + t0 + (rows - 1) * token + 1; key0 += KEYS)
+    int64_t first = s->window && t.pos + 1 > s->window ? t.pos + 1 - s->window : 0;
+    for (int64_t key0 = first / KEYS * KEYS; key0 < t.pos + (rows - 1) * t.step + 1; key0 += KEYS)
         for (int r = 0; r < rows; r += MR)
-            rows_block(&st, j, kp, vp, t0, r, rows - r < MR ? rows - r : MR, key0);
+            rows_block(&st, s, &t, r, rows - r < MR ? rows - r : MR, key0);
     for (int i = 0; i < rows; i++) {
         float inv = 1.f / v_hsum(v_load(st.l + i * VL));
         for (int64_t d = 0; d < hd; d++)
-            j->out[(t0 + i * token) * j->ldo + (h + i * head) * hd + d] = st.o[i * hp + d] * inv;
+            out[i * step_o + d] = st.o[i * hp + d] * inv;
     }
 }
 
-/* Late tiles see more keys, so they go first. */
+/* How a span is cut: into tiles of tokens for each head, or, when it is one token, into tiles of the query heads of each key-value head, so that keys and
+ * values are read once for all of them. */
+struct cut {
+    bool by_head;
+    int64_t tiles, tasks;
+};
+
+static struct cut cut_of(const struct qp_attn_shape *s, const struct qp_attn_span *span)
+{
+    const int64_t group = s->n_heads / s->n_kv_heads;
+    struct cut c = {.by_head = span->T == 1 && group > 1};
+    c.tiles = ((c.by_head ? group : span->T) + QROWS - 1) / QROWS;
+    c.tasks = c.tiles * (c.by_head ? s->n_kv_heads : s->n_heads);
+    return c;
+}
+
+static void run_task(const struct job *j, struct qp_span_task t)
+{
+    const struct qp_attn_shape *s = j->s;
+    const int64_t group = s->n_heads / s->n_kv_heads;
+    const struct cut c = cut_of(s, t.span);
+    if (c.by_head) {
+        int64_t first = t.i % c.tiles * QROWS, left = group - first;
+        attend(j, t.span, true, t.i / c.tiles * group + first, 0, (int)(left < QROWS ? left : QROWS));
+        return;
+    }
+    int64_t t0 = (c.tiles - 1 - t.i / s->n_heads) * QROWS, left = t.span->T - t0; /* late tiles see more keys, so they go first */
+    attend(j, t.span, false, t.i % s->n_heads, t0, (int)(left < QROWS ? left : QROWS));
+}
+
 static void tasks(void *arg, int64_t begin, int64_t end, int thread)
 {
     const struct job *j = arg;
     (void)thread;
-    for (int64_t task = begin; task < end; task++) {
-        int64_t tile = j->tiles - 1 - task / j->s->n_heads, t0 = tile * QROWS;
-        attend(j, task % j->s->n_heads, t0, (int)(j->T - t0 < QROWS ? j->T - t0 : QROWS));
-    }
+    for (int64_t at = begin; at < end; at++)
+        run_task(j, qp_span_task_at(&j->tasks, at));
 }
 
-/* One token: the query heads of a key-value head are the rows of a tile, so that keys and values are read once for all of them. */
-static void group_tasks(void *arg, int64_t begin, int64_t end, int thread)
+void qp_avx512_bf16_attention_bf16(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const struct qp_attn_shape *s,
+                                   const struct qp_attn_span *spans, int n)
 {
-    const struct job *j = arg;
-    const int64_t group = j->s->n_heads / j->s->n_kv_heads, tiles = (group + j->heads - 1) / j->heads;
-    (void)thread;
-    for (int64_t task = begin; task < end; task++) {
-        int64_t first = task % tiles * j->heads;
-        attend(j, task / tiles * group + first, 0, (int)(group - first < j->heads ? group - first : j->heads));
-    }
-}
-
-void qp_avx512_bf16_attention_bf16(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const void *cache,
-                                   const struct qp_attn_shape *s, int64_t pos0, int64_t T)
-{
-    struct job j = {out, q, cache, s, ldo, ldq, pos0, T, (T + QROWS - 1) / QROWS, 1};
-    const int64_t group = s->n_heads / s->n_kv_heads;
-    if (T != 1 || group == 1) {
-        qp_pool_for(ex->pool, j.tiles * s->n_heads, 1, tasks, &j);
-        return;
-    }
-    j.heads = group < QROWS ? group : QROWS;
-    qp_pool_for(ex->pool, s->n_kv_heads * ((group + j.heads - 1) / j.heads), 1, group_tasks, &j);
+    struct job j = {.out = out, .q = q, .s = s, .ldo = ldo, .ldq = ldq};
+    qp_span_tasks_init(&j.tasks, spans);
+    for (int i = 0; i < n; i++)
+        qp_span_tasks_add(&j.tasks, cut_of(s, &spans[i]).tasks);
+    qp_pool_for(ex->pool, qp_span_tasks_count(&j.tasks), 1, tasks, &j);
 }

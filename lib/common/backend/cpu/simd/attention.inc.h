@@ -8,6 +8,7 @@
 #include "backend/cpu/kv_int8.h"
 #include "backend/cpu/simd/softcap.h"
 #include "backend/cpu/simd/vec.h"
+#include "backend/cpu/spans.h"
 #include "backend/cpu/variants.h"
 #include "base/half.h"
 
@@ -49,29 +50,21 @@ static inline void tile_any(enum qp_kv kv, int mr, float *y, int64_t ldy, bool a
     }
 }
 
-struct attention_job {
-    float *out;
-    const float *q;
-    const char *cache;
-    const struct qp_attn_shape *s;
-    int64_t ldo, ldq, pos0, T, tiles;
-    enum qp_kv kv;
-};
-
 static int64_t padded(int64_t n, int64_t to)
 {
     return (n + to - 1) / to * to;
 }
 
-/* Bytes of one head's cache, and where its parts begin. */
+/* Tokens that one head's cache has room for, its bytes, and where its parts begin. */
 struct head_layout {
-    size_t v, k_scales, v_scales, bytes;
+    int64_t room;
+    size_t width, v, k_scales, v_scales, bytes; /* width: bytes of a value */
 };
 
-static struct head_layout layout_of(const struct qp_attn_shape *s, enum qp_kv kv)
+static struct head_layout layout_of(const struct qp_attn_shape *s, int64_t capacity, enum qp_kv kv)
 {
-    size_t width = kv == QP_KV_F32 ? 4 : kv == QP_KV_INT8 ? 1 : 2, cap = (size_t)padded(s->capacity, KEYS);
-    struct head_layout l;
+    size_t width = kv == QP_KV_F32 ? 4 : kv == QP_KV_INT8 ? 1 : 2, cap = (size_t)padded(capacity, KEYS);
+    struct head_layout l = {.room = (int64_t)cap, .width = width};
     l.v = cap * (size_t)s->head_dim * width; /* capacity is padded to 128: every part begins at a multiple of 64 bytes */
     l.k_scales = l.v + cap * (size_t)padded(s->head_dim, NR) * width;
     l.v_scales = l.k_scales + (kv == QP_KV_INT8 ? cap * sizeof(float) : 0);
@@ -80,11 +73,11 @@ static struct head_layout layout_of(const struct qp_attn_shape *s, enum qp_kv kv
 }
 
 struct store_job {
-    char *cache;
     const struct qp_attn_shape *s;
     const float *k, *v;
-    int64_t ldk, ldv, pos0;
+    int64_t ldk, ldv;
     enum qp_kv kv;
+    struct qp_span_tasks tasks;
 };
 
 /* x [n] in the cache's type; returns its scale. */
@@ -121,31 +114,63 @@ static void store_key(char *kp, const void *row, int64_t hd, int64_t pos, size_t
     }
 }
 
-static void store_rows(void *arg, int64_t begin, int64_t end, int thread)
+/* Positions pos .. end-1 of one head of a span. */
+static void store_head(const struct store_job *j, const struct qp_attn_span *span, const struct head_layout *l, int64_t h, int64_t pos, int64_t end)
 {
-    const struct store_job *j = arg;
-    int64_t hd = j->s->head_dim, cap = padded(j->s->capacity, KEYS);
-    const struct head_layout l = layout_of(j->s, j->kv);
-    const size_t width = l.v / (size_t)(cap * hd);
+    int64_t hd = j->s->head_dim;
+    char *kp = (char *)span->cache + (size_t)h * l->bytes, *vp = kp + l->v;
+    float *k_scales = (float *)(void *)(kp + l->k_scales), *v_scales = (float *)(void *)(kp + l->v_scales);
     float row[QP_MAX_HEAD_DIM];
-    (void)thread;
-    for (int64_t h = 0; h < j->s->n_kv_heads; h++) {
-        char *kp = j->cache + (size_t)h * l.bytes, *vp = kp + l.v;
-        float *k_scales = (float *)(void *)(kp + l.k_scales), *v_scales = (float *)(void *)(kp + l.v_scales);
-        for (int64_t t = begin; t < end; t++) {
-            int64_t pos = j->pos0 + t;
-            float scale = encode(row, j->k + t * j->ldk + h * hd, hd, j->kv);
-            store_key(kp, row, hd, pos, width);
-            if (j->kv == QP_KV_INT8)
-                k_scales[pos] = scale;
-            scale = encode(row, j->v + t * j->ldv + h * hd, hd, j->kv);
-            for (int64_t d = 0; d < hd; d += NR)
-                memcpy(vp + (size_t)(d * cap + pos * NR) * width, (const char *)row + (size_t)d * width, (size_t)(hd - d < NR ? hd - d : NR) * width);
-            if (j->kv == QP_KV_INT8)
-                v_scales[pos] = scale;
-        }
+    for (; pos < end; pos++) {
+        int64_t at = span->row + pos - span->pos0;
+        float scale = encode(row, j->k + at * j->ldk + h * hd, hd, j->kv);
+        store_key(kp, row, hd, pos, l->width);
+        if (j->kv == QP_KV_INT8)
+            k_scales[pos] = scale;
+        scale = encode(row, j->v + at * j->ldv + h * hd, hd, j->kv);
+        for (int64_t d = 0; d < hd; d += NR)
+            memcpy(vp + (size_t)(d * l->room + pos * NR) * l->width, (const char *)row + (size_t)d * l->width, (size_t)(hd - d < NR ? hd - d : NR) * l->width);
+        if (j->kv == QP_KV_INT8)
+            v_scales[pos] = scale;
     }
 }
+
+static void store_tasks(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const struct store_job *j = arg;
+    (void)thread;
+    for (int64_t at = begin, pos, last; at < end; at++) {
+        const struct qp_span_task t = qp_span_task_at(&j->tasks, at);
+        const struct head_layout l = layout_of(j->s, t.span->capacity, j->kv);
+        qp_span_store_range(t, &pos, &last);
+        for (int64_t h = 0; h < j->s->n_kv_heads; h++)
+            store_head(j, t.span, &l, h, pos, last);
+    }
+}
+
+static void store(struct qp_exec *ex, struct store_job *j, const struct qp_attn_span *spans, int n)
+{
+    qp_span_tasks_init(&j->tasks, spans);
+    for (int i = 0; i < n; i++)
+        qp_span_tasks_add(&j->tasks, qp_span_store_tasks(&spans[i]));
+    qp_pool_for(ex->pool, qp_span_tasks_count(&j->tasks), 1, store_tasks, j);
+}
+
+struct attention_job {
+    float *out;
+    const float *q;
+    const struct qp_attn_shape *s;
+    int64_t ldo, ldq;
+    enum qp_kv kv;
+    struct qp_span_tasks tasks; /* one a head and tile of queries */
+};
+
+/* What a task works on: the cache of its head, and its rows, which stand at positions pos and on. */
+struct tile {
+    const char *head;
+    struct head_layout l;
+    int64_t pos;
+};
 
 /* Scores and probabilities of one register tile of rows; running maxima and sums of all rows, the sums still spread over a vector. */
 struct tile_state {
@@ -192,38 +217,40 @@ static void softmax_row(struct tile_state *st, int i, int row, int64_t n, int64_
             s[k] = qp_bf16_to_f32(qp_f32_to_bf16(s[k]));
 }
 
-/* Rows r .. r+mr-1 of the tile against the keys of one block of the head at `head`, panels behind the last row's position left out. */
-static void rows_block(struct tile_state *st, const struct attention_job *j, const char *head, const struct head_layout *l, int64_t t0, int r, int mr, int64_t key0)
+/* Rows r .. r+mr-1 of the tile against the keys of one block, panels behind the last row's position left out. */
+static void rows_block(struct tile_state *st, const struct attention_job *j, const struct tile *t, int r, int mr, int64_t key0)
 {
-    int64_t hd = j->s->head_dim, hp = padded(hd, NR), cap = padded(j->s->capacity, KEYS), n = padded(j->pos0 + t0 + r + mr - key0, NR);
+    int64_t hd = j->s->head_dim, hp = padded(hd, NR), n = padded(t->pos + r + mr - key0, NR);
     if (n <= 0)
         return;
     n = n < KEYS ? n : KEYS;
     for (int64_t k = 0; k < n; k += NR)
-        tile_any(j->kv, mr, st->s + k, KEYS, false, st->q + r * hd, hd, head, (key0 + k) * hd, hd);
+        tile_any(j->kv, mr, st->s + k, KEYS, false, st->q + r * hd, hd, t->head, (key0 + k) * hd, hd);
     for (int i = 0; i < mr; i++) {
-        int64_t last = j->pos0 + t0 + r + i - key0, first = j->s->window ? last + 1 - j->s->window : 0;
+        int64_t last = t->pos + r + i - key0, first = j->s->window ? last + 1 - j->s->window : 0;
         if (j->kv == QP_KV_INT8)
-            scale_row(st->s + i * KEYS, (const float *)(const void *)(head + l->k_scales) + key0, n);
+            scale_row(st->s + i * KEYS, (const float *)(const void *)(t->head + t->l.k_scales) + key0, n);
         if (j->s->soft_cap > 0)
             for (int64_t k = 0; k < n; k += VL)
                 v_store(st->s + i * KEYS + k, v_soft_cap(v_load(st->s + i * KEYS + k), j->s->soft_cap));
         softmax_row(st, i, r + i, n, first, last, hp, j->kv == QP_KV_BF16);
         if (j->kv == QP_KV_INT8)
-            scale_row(st->s + i * KEYS, (const float *)(const void *)(head + l->v_scales) + key0, n);
+            scale_row(st->s + i * KEYS, (const float *)(const void *)(t->head + t->l.v_scales) + key0, n);
     }
     for (int64_t d = 0; d < hp; d += NR)
-        tile_any(j->kv, mr, st->o + r * hp + d, hp, true, st->s, KEYS, head + l->v, d * cap + key0 * NR, n);
+        tile_any(j->kv, mr, st->o + r * hp + d, hp, true, st->s, KEYS, t->head + t->l.v, d * t->l.room + key0 * NR, n);
 }
 
-static void attend(const struct attention_job *j, int64_t h, int64_t t0, int rows)
+/* Queries t0 .. t0+rows-1 of a span, head h. */
+static void attend(const struct attention_job *j, const struct qp_attn_span *span, int64_t h, int64_t t0, int rows)
 {
     struct tile_state st;
     const struct qp_attn_shape *s = j->s;
     int64_t hd = s->head_dim, hp = padded(hd, NR), kv = h / (s->n_heads / s->n_kv_heads);
-    const struct head_layout l = layout_of(s, j->kv);
+    struct tile t = {.l = layout_of(s, span->capacity, j->kv), .pos = span->pos0 + t0};
+    t.head = (const char *)span->cache + (size_t)kv * t.l.bytes;
     for (int i = 0; i < rows; i++) {
-        const float *q = j->q + (t0 + i) * j->ldq + h * hd;
+        const float *q = j->q + (span->row + t0 + i) * j->ldq + h * hd;
         for (int64_t d = 0; d < hd; d++)
             st.q[i * hd + d] = j->kv == QP_KV_BF16 ? qp_bf16_to_f32(qp_f32_to_bf16(q[d])) : q[d];
         st.m[i] = -1e30f;
@@ -233,15 +260,20 @@ static void attend(const struct attention_job *j, int64_t h, int64_t t0, int row
     for (int i = 0; i < rows; i++)
         for (int64_t d = 0; d < hd; d++)
             st.q[i * hd + d] *= s->scale;
-    int64_t first = s->window && j->pos0 + t0 + 1 > s->window ? j->pos0 + t0 + 1 - s->window : 0;
-    for (int64_t key0 = first / KEYS * KEYS; key0 < j->pos0 + t0 + rows; key0 += KEYS)
+    int64_t first = s->window && t.pos + 1 > s->window ? t.pos + 1 - s->window : 0;
+    for (int64_t key0 = first / KEYS * KEYS; key0 < t.pos + rows; key0 += KEYS)
         for (int r = 0; r < rows; r += MR)
-            rows_block(&st, j, j->cache + (size_t)kv * l.bytes, &l, t0, r, rows - r < MR ? rows - r : MR, key0);
+            rows_block(&st, j, &t, r, rows - r < MR ? rows - r : MR, key0);
     for (int i = 0; i < rows; i++) {
         float sum = v_hsum(v_load(st.l + i * VL));
         for (int64_t d = 0; d < hd; d++)
-            j->out[(t0 + i) * j->ldo + h * hd + d] = st.o[i * hp + d] / sum;
+            j->out[(span->out + t0 + i) * j->ldo + h * hd + d] = st.o[i * hp + d] / sum;
     }
+}
+
+static int64_t tiles_of(const struct qp_attn_span *span)
+{
+    return (span->T + QROWS - 1) / QROWS;
 }
 
 /* Late tiles see more keys, so they go first. */
@@ -249,28 +281,37 @@ static void attention_tasks(void *arg, int64_t begin, int64_t end, int thread)
 {
     const struct attention_job *j = arg;
     (void)thread;
-    for (int64_t task = begin; task < end; task++) {
-        int64_t tile = j->tiles - 1 - task / j->s->n_heads, t0 = tile * QROWS;
-        attend(j, task % j->s->n_heads, t0, (int)(j->T - t0 < QROWS ? j->T - t0 : QROWS));
+    for (int64_t at = begin; at < end; at++) {
+        const struct qp_span_task t = qp_span_task_at(&j->tasks, at);
+        int64_t t0 = (tiles_of(t.span) - 1 - t.i / j->s->n_heads) * QROWS, left = t.span->T - t0;
+        attend(j, t.span, t.i % j->s->n_heads, t0, (int)(left < QROWS ? left : QROWS));
     }
 }
 
-#define DEFINE_KV(name, kind)                                                                                                                          \
-    size_t QP_V(kv_##name##_bytes)(const struct qp_attn_shape *s)                                                                                       \
+static void attention(struct qp_exec *ex, struct attention_job *j, const struct qp_attn_span *spans, int n)
+{
+    qp_span_tasks_init(&j->tasks, spans);
+    for (int i = 0; i < n; i++)
+        qp_span_tasks_add(&j->tasks, tiles_of(&spans[i]) * j->s->n_heads);
+    qp_pool_for(ex->pool, qp_span_tasks_count(&j->tasks), 1, attention_tasks, j);
+}
+
+#define DEFINE_KV(name, kind)                                                                                                                           \
+    size_t QP_V(kv_##name##_bytes)(const struct qp_attn_shape *s, int64_t capacity)                                                                     \
     {                                                                                                                                                   \
-        return (size_t)s->n_kv_heads * layout_of(s, kind).bytes;                                                                                        \
+        return (size_t)s->n_kv_heads * layout_of(s, capacity, kind).bytes;                                                                              \
     }                                                                                                                                                   \
-    void QP_V(kv_##name##_store)(struct qp_exec *ex, void *cache, const struct qp_attn_shape *s, const float *k, int64_t ldk, const float *v, int64_t ldv, \
-                                 int64_t pos0, int64_t T)                                                                                               \
+    void QP_V(kv_##name##_store)(struct qp_exec *ex, const struct qp_attn_shape *s, const struct qp_attn_span *spans, int n, const float *k,            \
+                                 int64_t ldk, const float *v, int64_t ldv)                                                                              \
     {                                                                                                                                                   \
-        struct store_job j = {cache, s, k, v, ldk, ldv, pos0, kind};                                                                                    \
-        qp_pool_for(ex->pool, T, 64, store_rows, &j);                                                                                                   \
+        struct store_job j = {.s = s, .k = k, .v = v, .ldk = ldk, .ldv = ldv, .kv = kind};                                                              \
+        store(ex, &j, spans, n);                                                                                                                        \
     }                                                                                                                                                   \
-    void QP_V(attention_##name)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const void *cache,                            \
-                                const struct qp_attn_shape *s, int64_t pos0, int64_t T)                                                                 \
+    void QP_V(attention_##name)(struct qp_exec *ex, float *out, int64_t ldo, const float *q, int64_t ldq, const struct qp_attn_shape *s,                \
+                                const struct qp_attn_span *spans, int n)                                                                                \
     {                                                                                                                                                   \
-        struct attention_job j = {out, q, cache, s, ldo, ldq, pos0, T, (T + QROWS - 1) / QROWS, kind};                                                  \
-        qp_pool_for(ex->pool, j.tiles * s->n_heads, 1, attention_tasks, &j);                                                                            \
+        struct attention_job j = {.out = out, .q = q, .s = s, .ldo = ldo, .ldq = ldq, .kv = kind};                                                      \
+        attention(ex, &j, spans, n);                                                                                                                    \
     }
 DEFINE_KV(f32, QP_KV_F32)
 DEFINE_KV(bf16, QP_KV_BF16)

@@ -88,6 +88,9 @@ struct qp_ops {
                        int64_t K, bool accumulate);
     size_t (*linear_bf16_bytes)(int64_t N, int64_t K);
     void (*linear_bf16_pack)(struct qp_exec *ex, void *packed, const float *w, int64_t ldw, int64_t row0, int64_t rows, int64_t N, int64_t K);
+    /* May be called once, when all rows are packed: the same values in fewer bytes, where the variant has a layout for that. Returns how many bytes of packed are
+     * left, from its start, which may be moved elsewhere. Nothing can be packed into it afterwards. */
+    size_t (*linear_bf16_compact)(struct qp_exec *ex, void *packed, int64_t N, int64_t K);
     void (*linear_bf16)(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, const void *packed, int64_t T, int64_t N,
                         int64_t K, bool accumulate);
     /* pack: rows [row0, row0+rows) of W (w points at row0's first element) into a zeroed buffer; several matrices may be packed one after the

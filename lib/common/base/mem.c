@@ -67,6 +67,16 @@ void qp_free(void *p)
     free(p);
 }
 
+void *qp_shrink(void *p, size_t n)
+{
+    void *q = qp_alloc(n, "block", NULL);
+    if (!q)
+        return p;
+    memcpy(q, p, n);
+    free(p);
+    return q;
+}
+
 size_t qp_mem_in_use(void)
 {
 #if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 33)

@@ -18,6 +18,8 @@ void *qp_zalloc(size_t n, const char *what, struct qp_err *err) QP_MUST_USE;
 /* count * size with the product checked. */
 void *qp_alloc_n(size_t count, size_t size, const char *what, struct qp_err *err) QP_MUST_USE;
 void qp_free(void *p);
+/* The block p with its first n bytes alone, where there is memory for the copy; else p as it was. */
+void *qp_shrink(void *p, size_t n) QP_MUST_USE;
 /* Bytes that the allocator has given out in this process; 0: it does not tell. */
 size_t qp_mem_in_use(void);
 /* Gives what is free inside of the allocator's heaps back to the system. */

@@ -87,7 +87,7 @@ int qp_block_load(struct qp_block **out, const struct qp_model *m, int64_t layer
 }
 
 int qp_block_open(struct qp_block **out, const struct qp_model *m, int64_t layer, const struct qp_ops *ops, struct qp_exec *ex, enum qp_compute compute,
-                  bool codes, struct qp_err *err)
+                  bool final, struct qp_err *err)
 {
     *out = NULL;
     struct qp_block *b = qp_zalloc(sizeof *b, "block", err);
@@ -96,13 +96,14 @@ int qp_block_open(struct qp_block **out, const struct qp_model *m, int64_t layer
     b->ops = ops;
     b->ex = ex;
     b->lin = qp_linear_ops_of(ops, compute);
+    b->lin.compact = final ? b->lin.compact : NULL;
     b->attn = qp_attn_ops_of(ops, qp_kv_default(compute));
     b->config = *qp_model_config(m);
     b->layer = layer;
     b->linears = qp_model_linear(m, qp_model_first_linear(m, layer));
     b->n_linears = (int)(qp_model_first_linear(m, layer + 1) - qp_model_first_linear(m, layer));
     qp_rope_init(&b->rope, &b->config, qp_block_is_local(&b->config, layer));
-    if (load_norms(b, m, err) || load_linears(b, m, codes ? qp_codes_use_of(compute) : QP_CODES_DECODE, err)) {
+    if (load_norms(b, m, err) || load_linears(b, m, final ? qp_codes_use_of(compute) : QP_CODES_DECODE, err)) {
         qp_block_free(b);
         return err->code;
     }
@@ -136,12 +137,12 @@ int64_t qp_block_widest(const struct qp_model_config *c)
 
 size_t qp_block_weight_bytes(const struct qp_block *b)
 {
-    size_t bytes = qp_packed_bytes(&b->moe.router, qp_linear_ops_of(b->ops, QP_COMPUTE_F32), b->ops);
+    size_t bytes = qp_packed_bytes(&b->moe.router);
     const struct qp_packed *const packed[] = {&b->qkv, &b->o, &b->mlp.in, &b->mlp.down, &b->moe.shared.in, &b->moe.shared.down};
     for (size_t i = 0; i < sizeof packed / sizeof *packed; i++)
-        bytes += qp_packed_bytes(packed[i], b->lin, b->ops);
+        bytes += qp_packed_bytes(packed[i]);
     for (int64_t e = 0; b->moe.experts && e < b->config.n_experts; e++)
-        bytes += qp_packed_bytes(&b->moe.experts[e].in, b->lin, b->ops) + qp_packed_bytes(&b->moe.experts[e].down, b->lin, b->ops);
+        bytes += qp_packed_bytes(&b->moe.experts[e].in) + qp_packed_bytes(&b->moe.experts[e].down);
     return bytes;
 }
 

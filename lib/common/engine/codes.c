@@ -194,7 +194,8 @@ int qp_codes_pack(struct qp_packed_part *part, const struct qp_weight *const *w,
     if (!r)
         choose_int8(q, w[0], ops);
     q->round_x = use == QP_CODES_INT8 && q->affine && !(q->outlier > 0) && q->group <= ROUND_X_GROUP;
-    if (!r && !(part->data = qp_zalloc(qp_code_ops_of(ops, q).bytes(q), "weights", err)))
+    part->bytes = r ? 0 : qp_code_ops_of(ops, q).bytes(q);
+    if (!r && !(part->data = qp_zalloc(part->bytes, "weights", err)))
         r = QP_E_RESOURCE;
     for (int64_t i = 0, row0 = 0; !r && i < n; row0 += w[i++]->rows) {
         struct qp_codes c;

@@ -32,8 +32,8 @@ const char *qp_kv_name(enum qp_kv kv)
 struct qp_linear_ops qp_linear_ops_of(const struct qp_ops *o, enum qp_compute compute)
 {
     if (compute != QP_COMPUTE_F32)
-        return (struct qp_linear_ops){o->linear_bf16_bytes, o->linear_bf16_pack, o->linear_bf16};
-    return (struct qp_linear_ops){o->linear_f32_bytes, o->linear_f32_pack, o->linear_f32};
+        return (struct qp_linear_ops){o->linear_bf16_bytes, o->linear_bf16_pack, o->linear_bf16_compact, o->linear_bf16};
+    return (struct qp_linear_ops){o->linear_f32_bytes, o->linear_f32_pack, NULL, o->linear_f32};
 }
 
 struct qp_attn_ops qp_attn_ops_of(const struct qp_ops *o, enum qp_kv kv)

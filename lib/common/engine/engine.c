@@ -34,14 +34,14 @@ struct qp_seq {
 
 /* ---- life ---- */
 
-static int load(struct qp_engine *e, struct qp_err *err)
+static int load(struct qp_engine *e, bool final, struct qp_err *err)
 {
     const struct qp_model_config *c = &e->config;
     e->blocks = qp_zalloc((size_t)c->n_layers * sizeof *e->blocks, "blocks", err);
     if (!e->blocks)
         return QP_E_RESOURCE;
     for (int64_t l = 0; l < c->n_layers; l++) {
-        if (qp_block_open(&e->blocks[l], e->model, l, e->ops, &e->ex, e->compute, true, err))
+        if (qp_block_open(&e->blocks[l], e->model, l, e->ops, &e->ex, e->compute, final, err))
             return err->code;
         qp_model_drop_pages(e->model);
     }
@@ -55,7 +55,7 @@ static int load(struct qp_engine *e, struct qp_err *err)
     return r;
 }
 
-int qp_engine_new(struct qp_engine **out, struct qp_model *m, const struct qp_ops *ops, struct qp_pool *pool, enum qp_compute compute, struct qp_err *err)
+static int new_engine(struct qp_engine **out, struct qp_model *m, const struct qp_ops *ops, struct qp_pool *pool, enum qp_compute compute, bool final, struct qp_err *err)
 {
     struct qp_err local = {0};
     err = err ? err : &local;
@@ -71,12 +71,22 @@ int qp_engine_new(struct qp_engine **out, struct qp_model *m, const struct qp_op
     e->kv = qp_kv_default(compute);
     qp_rope_init(&e->rope, &e->config, false);
     qp_rope_init(&e->local_rope, &e->config, e->config.rope_theta_local > 0);
-    if (load(e, err)) {
+    if (load(e, final, err)) {
         qp_engine_free(e);
         return err->code;
     }
     *out = e;
     return 0;
+}
+
+int qp_engine_new(struct qp_engine **out, struct qp_model *m, const struct qp_ops *ops, struct qp_pool *pool, enum qp_compute compute, struct qp_err *err)
+{
+    return new_engine(out, m, ops, pool, compute, true, err);
+}
+
+int qp_engine_new_editable(struct qp_engine **out, struct qp_model *m, const struct qp_ops *ops, struct qp_pool *pool, enum qp_compute compute, struct qp_err *err)
+{
+    return new_engine(out, m, ops, pool, compute, false, err);
 }
 
 void qp_engine_free(struct qp_engine *e)
@@ -119,8 +129,7 @@ struct qp_block *qp_engine_block(struct qp_engine *e, int64_t layer)
 
 size_t qp_engine_weight_bytes(const struct qp_engine *e)
 {
-    struct qp_linear_ops lin = qp_linear_ops_of(e->ops, e->compute);
-    size_t bytes = qp_packed_bytes(&e->head, lin, e->ops);
+    size_t bytes = qp_packed_bytes(&e->head);
     for (int64_t l = 0; l < e->config.n_layers; l++)
         bytes += qp_block_weight_bytes(e->blocks[l]);
     return bytes;

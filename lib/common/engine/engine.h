@@ -37,11 +37,14 @@ struct qp_seq;
  * ops and pool are borrowed and must outlive the engine. */
 int qp_engine_new(struct qp_engine **out, struct qp_model *m, const struct qp_ops *ops, struct qp_pool *pool, enum qp_compute compute,
                   struct qp_err *err) QP_MUST_USE;
+/* The same with blocks whose linear layers may be replaced: no codes, nothing compacted. */
+int qp_engine_new_editable(struct qp_engine **out, struct qp_model *m, const struct qp_ops *ops, struct qp_pool *pool, enum qp_compute compute,
+                           struct qp_err *err) QP_MUST_USE;
 void qp_engine_free(struct qp_engine *e);
 const struct qp_model_config *qp_engine_config(const struct qp_engine *e);
 struct qp_exec *qp_engine_exec(struct qp_engine *e);
 const struct qp_ops *qp_engine_ops(const struct qp_engine *e);
-/* A block of it (engine/block.h), for quantizers that replace a layer's weights and put them back. */
+/* A block of it (engine/block.h); of an editable engine, quantizers replace a layer's weights and put them back. */
 struct qp_block;
 struct qp_block *qp_engine_block(struct qp_engine *e, int64_t layer);
 size_t qp_engine_weight_bytes(const struct qp_engine *e);

@@ -9,6 +9,7 @@
 struct qp_linear_ops {
     __typeof__(((struct qp_ops *)0)->linear_f32_bytes) bytes;
     __typeof__(((struct qp_ops *)0)->linear_f32_pack) pack;
+    __typeof__(((struct qp_ops *)0)->linear_bf16_compact) compact; /* NULL: not for weights of this type, or weights that will be replaced */
     __typeof__(((struct qp_ops *)0)->linear_f32) run;
 };
 struct qp_attn_ops {
@@ -34,6 +35,7 @@ struct qp_code_ops qp_code_ops_of(const struct qp_ops *ops, const struct qp_qmat
 #define QP_PACKED_PARTS 4
 struct qp_packed_part {
     void *data;
+    size_t bytes; /* of data */
     int64_t row0, rows;
     bool codes;
     struct qp_qmatrix q; /* codes only; the next two are its own */
@@ -62,7 +64,7 @@ int qp_packed_load(struct qp_packed *p, const struct qp_weight *const *w, int n,
 #define QP_ROUND8_GROUP 32
 int qp_packed_load_head(struct qp_packed *p, const struct qp_weight *w, enum qp_codes_use use, struct qp_linear_ops lin, const struct qp_ops *ops, struct qp_exec *ex,
                         struct qp_err *err) QP_MUST_USE;
-size_t qp_packed_bytes(const struct qp_packed *p, struct qp_linear_ops lin, const struct qp_ops *ops);
+size_t qp_packed_bytes(const struct qp_packed *p);
 void qp_packed_release(struct qp_packed *p);
 /* codes.c: the layout of weights of these codes. Codes that kernels cannot take: *fits is false and nothing is owned. */
 int qp_codes_layout(struct qp_packed_part *part, const struct qp_codes *c, int64_t N, int64_t K, bool *fits, struct qp_err *err) QP_MUST_USE;
@@ -147,9 +149,9 @@ struct qp_block {
     size_t kv_bytes;
 };
 
-/* qp_block_load, with weights stored as codes kept as such; qp_block_set_linear is not for such a block. */
+/* qp_block_load, with weights stored as codes kept as such and dense ones compacted; qp_block_set_linear is not for such a block. */
 int qp_block_open(struct qp_block **out, const struct qp_model *m, int64_t layer, const struct qp_ops *ops, struct qp_exec *ex, enum qp_compute compute,
-                  bool codes, struct qp_err *err) QP_MUST_USE;
+                  bool final, struct qp_err *err) QP_MUST_USE;
 
 struct qp_attn_shape qp_attn_shape_of(const struct qp_model_config *c, int64_t layer);
 /* The norm before the MLP: where attention and MLP share one, that. */

@@ -59,11 +59,15 @@ static int load_part(struct qp_packed_part *p, const struct qp_weight *const *w,
 {
     if (p->codes)
         return qp_codes_pack(p, w, n, use, ops, ex, err);
-    if (!(p->data = qp_zalloc(lin.bytes(p->rows, w[0]->cols), "weights", err)))
+    p->bytes = lin.bytes(p->rows, w[0]->cols);
+    if (!(p->data = qp_zalloc(p->bytes, "weights", err)))
         return QP_E_RESOURCE;
     for (int64_t i = 0, row0 = 0; i < n; row0 += w[i++]->rows)
         if (pack_dense(p, row0, w[i], lin, ex, err))
             return err->code;
+    size_t left = lin.compact ? lin.compact(ex, p->data, p->rows, w[0]->cols) : p->bytes;
+    if (left < p->bytes)
+        p->data = qp_shrink(p->data, p->bytes = left);
     return 0;
 }
 
@@ -118,11 +122,11 @@ int qp_packed_load_head(struct qp_packed *p, const struct qp_weight *w, enum qp_
     return qp_round8_pack(&p->part[0], w, ops, ex, err);
 }
 
-size_t qp_packed_bytes(const struct qp_packed *p, struct qp_linear_ops lin, const struct qp_ops *ops)
+size_t qp_packed_bytes(const struct qp_packed *p)
 {
     size_t bytes = 0;
     for (int i = 0; i < p->n_parts; i++)
-        bytes += p->part[i].codes ? qp_code_ops_of(ops, &p->part[i].q).bytes(&p->part[i].q) : lin.bytes(p->part[i].rows, p->K);
+        bytes += p->part[i].bytes;
     return bytes;
 }
 

@@ -47,7 +47,8 @@ int qp_round8_pack(struct qp_packed_part *part, const struct qp_weight *w, const
         part->table[c] = (float)(c - 128);
     part->q = (struct qp_qmatrix){.N = w->rows, .K = K, .Kp = K, .group = QP_ROUND8_GROUP, .n_groups = n_groups, .bits = 8, .half = true, .affine = true, .round_x = true,
                                   .table = part->table};
-    part->data = qp_zalloc(ops->linear_q_bytes(&part->q), "weights", err);
+    part->bytes = ops->linear_q_bytes(&part->q);
+    part->data = qp_zalloc(part->bytes, "weights", err);
     float *rows = qp_alloc_n((size_t)slice, (size_t)K * sizeof *rows, "weights", err), *scales = qp_alloc_n((size_t)slice, (size_t)n_groups * sizeof *scales, "weights", err);
     uint8_t *codes = qp_alloc_n((size_t)slice, (size_t)K, "weights", err);
     int r = part->data && rows && scales && codes ? pack_slices(part, w, ops, ex, rows, codes, scales, slice, err) : QP_E_RESOURCE;

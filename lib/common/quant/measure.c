@@ -224,7 +224,7 @@ static void release(struct run *u)
 
 static int begin(struct run *u, struct qp_pool *pool)
 {
-    if (qp_engine_new(&u->engine, u->m, u->ops, pool, u->o->compute, u->err) || qp_pass_new(&u->pass, u->m, u->n_seq, u->len, u->err) || reserve(u) ||
+    if (qp_engine_new_editable(&u->engine, u->m, u->ops, pool, u->o->compute, u->err) || qp_pass_new(&u->pass, u->m, u->n_seq, u->len, u->err) || reserve(u) ||
         qp_embed(u->m, u->ids, u->n_seq, u->len, u->start, u->err))
         return u->err->code;
     u->ex = qp_engine_exec(u->engine);

@@ -82,6 +82,60 @@ static void test_invariance(void **s)
     for_each_isa(invariance_case);
 }
 
+enum weights { LIKE, TINY, WIDE, N_WEIGHTS }; /* of like exponents, as a model's; some far smaller, zeros and denormals among them; of any exponent */
+
+static float weight(enum weights kind, int64_t i)
+{
+    static const float odd[] = {0, -0.f, 1e-40f, -1e-20f, 3e-7f, 1e30f};
+    if (kind == WIDE)
+        return ldexpf(uniform(), (int)(uniform() * 60));
+    return kind == TINY && i % 397 == 0 ? odd[i / 397 % 6] : uniform() * 0.1f + (uniform() < 0 ? -0.01f : 0.01f);
+}
+
+/* The compact matrix y, in a block that ends where it does, has the same bits as the plain one. */
+static void compact_shape(const struct qp_ops *ops, struct qp_exec *ex, enum weights kind, int64_t N, int64_t K)
+{
+    const int64_t T[] = {1, 3, 6, 13, 36, 37, 230};
+    size_t bytes = ops->linear_bf16_bytes(N, K);
+    void *plain = qp_zalloc(bytes, "test", NULL), *work = qp_zalloc(bytes, "test", NULL);
+    float *x = values(230 * K, 1), *w = values(N * K, 1), *y = values(230 * N, 0), *r = values(230 * N, 0);
+    for (int64_t i = 0; i < N * K; i++)
+        w[i] = weight(kind, i);
+    ops->linear_bf16_pack(ex, plain, w, K, 0, N, N, K);
+    ops->linear_bf16_pack(ex, work, w, K, 0, N, N, K);
+    size_t left = ops->linear_bf16_compact(ex, work, N, K);
+    assert_true(left <= bytes);
+#ifdef QP_ISA_avx512_bf16
+    if (ops->linear_bf16_compact == qp_avx512_bf16_linear_bf16_compact && K > 256)
+        assert_true(kind == WIDE ? left == bytes : (double)left < 0.8 * (double)bytes);
+#endif
+    void *compact = qp_shrink(work, left);
+    for (size_t i = 0; i < sizeof T / sizeof *T; i++) {
+        ops->linear_bf16(ex, r, N, x, K, plain, T[i], N, K, false);
+        ops->linear_bf16(ex, y, N, x, K, compact, T[i], N, K, false);
+        CHECK_DIFF(y, r, T[i] * N, "linear_bf16_compact", "kind %d, T=%d N=%d K=%d", kind, (int)T[i], (int)N, (int)K);
+        assert_memory_equal(y, r, (size_t)(T[i] * N) * sizeof *y);
+    }
+    qp_free(plain), qp_free(compact), qp_free(x), qp_free(w), qp_free(y), qp_free(r);
+}
+
+static void compact_case(const struct qp_ops *ops, const struct qp_ops *ref, struct qp_exec *ex)
+{
+    (void)ref;
+    for (enum weights kind = 0; kind < N_WEIGHTS; kind++) {
+        compact_shape(ops, ex, kind, 1, 1);
+        compact_shape(ops, ex, kind, 65, 33);
+        compact_shape(ops, ex, kind, 200, 577);
+        compact_shape(ops, ex, kind, 70, 2300);
+    }
+}
+
+static void test_compact(void **s)
+{
+    (void)s;
+    for_each_isa(compact_case);
+}
+
 static void special_case(const struct qp_ops *ops, const struct qp_ops *ref, struct qp_exec *ex)
 {
     const float special[] = {0.f, -0.f, 1e30f, -1e30f, 1e-40f, NAN, INFINITY};
@@ -127,6 +181,7 @@ int main(void)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_linear),
         cmocka_unit_test(test_invariance),
+        cmocka_unit_test(test_compact),
         cmocka_unit_test(test_special),
         cmocka_unit_test(test_covered),
     };

@@ -116,6 +116,7 @@ int qp_backend_cpu_init(struct qp_ops *ops, const char *want, struct qp_err *err
         if ((!want || !strcmp(want, "auto")) && slow_bf16_products()) {
             SET(linear_bf16_bytes, avx512, 0)
             SET(linear_bf16_pack, avx512, 0)
+            SET(linear_bf16_compact, avx512, 0)
             SET(linear_bf16, avx512, 0)
             SET(linear_q, avx512, 0)
         }

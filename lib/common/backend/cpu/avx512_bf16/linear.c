@@ -1,26 +1,18 @@
-/* Linear layers on vdpbf16ps: weights in panels [N/64][K/2][64] pairs, x rounded to bf16 pairs block by block. */
+/* Linear layers on vdpbf16ps: weights in panels of 64 rows (packed.h), x rounded to bf16 pairs block by block. */
 #include <string.h>
 
-#include "backend/cpu/avx512_bf16/tile.h"
+#include "backend/cpu/avx512_bf16/packed.h"
 #include "backend/cpu/variants.h"
 #include "base/half.h"
 
 #define ROW_BLOCK 192   /* rows that share a panel while it is in the second-level cache */
-#define BLOCK 2048     /* rows converted at a time */
-
-static int64_t panels_of(int64_t N)
-{
-    return (N + NR - 1) / NR;
-}
-
-static int64_t pairs_of(int64_t K)
-{
-    return (K + 1) / 2;
-}
+#define BLOCK 2048      /* rows converted at a time */
+#define DIRECT_ROWS 36   /* rows for which a compact panel is read as it is; more share one that is expanded */
+#define WIDE_STEPS 1024 /* steps expanded at a time */
 
 size_t qp_avx512_bf16_linear_bf16_bytes(int64_t N, int64_t K)
 {
-    return (size_t)(panels_of(N) * NR) * (size_t)pairs_of(K) * sizeof(uint32_t);
+    return where_bytes(panels_of(N)) + (size_t)panels_of(N) * (size_t)pairs_of(K) * WHOLE_STEP;
 }
 
 struct pack_job {
@@ -53,32 +45,66 @@ static void pack_rows(void *arg, int64_t begin, int64_t end, int thread)
 
 void qp_avx512_bf16_linear_bf16_pack(struct qp_exec *ex, void *packed, const float *w, int64_t ldw, int64_t row0, int64_t rows, int64_t N, int64_t K)
 {
-    (void)N;
-    struct pack_job j = {packed, w, ldw, row0, K};
+    struct pack_job j = {(uint16_t *)(void *)((uint8_t *)packed + where_bytes(panels_of(N))), w, ldw, row0, K};
     qp_pool_for(ex->pool, rows, NR, pack_rows, &j);
 }
 
 struct job {
     float *y;
     const float *x;
-    const uint32_t *w;
+    const void *packed;
     uint32_t *xb;
+    uint32_t *wide; /* [WIDE_STEPS][NR] for each thread */
     int64_t ldy, ldx, T, N, K, panels, threads;
     bool accumulate;
 };
 
 /* A panel, and a part of the thread's next one. */
 struct panel {
-    const uint32_t *pairs;
+    const void *at; /* as pairs, or compact */
     struct ahead ahead;
 };
 
-INLINE void tile_panel_body(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const uint32_t *x, int64_t ldx, const struct panel *p, int64_t K2)
+INLINE void tile_plain_body(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const uint32_t *x, int64_t ldx, const struct panel *p, int64_t K2)
 {
     struct ahead ahead = p->ahead;
-    tile_pairs_of(mr, y, ldy, n, accumulate, x, ldx, p->pairs, K2, &ahead);
+    tile_pairs_of(mr, y, ldy, n, accumulate, x, ldx, p->at, K2, &ahead);
 }
-DEFINE_TILE(tile_panel, uint32_t, struct panel)
+DEFINE_TILE(tile_plain, uint32_t, struct panel)
+
+INLINE void products(vf acc[MR][NV], int mr, const uint32_t *x, int64_t ldx, const __m512i b[NV])
+{
+    UNROLL for (int i = 0; i < mr; i++) {
+        __m512i a = _mm512_set1_epi32((int)x[i * ldx]);
+        UNROLL for (int j = 0; j < NV; j++)
+            acc[i][j] = _mm512_dpbf16_ps(acc[i][j], (__m512bh)a, (__m512bh)b[j]);
+    }
+}
+
+INLINE void tile_compact_body(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const uint32_t *x, int64_t ldx, const struct panel *p, int64_t K2)
+{
+    vf acc[MR][NV];
+    struct ahead ahead = p->ahead;
+    struct compact c = compact_open(p->at, K2);
+    tile_load(acc, mr, accumulate ? y : NULL, ldy, n);
+    for (int64_t k = 0; k < K2; k++) {
+        __m512i b[NV];
+        for (int64_t stop = *c.whole; k < stop; k++, c.at += COMPACT_STEP) {
+            compact_step(b, c.at, c.exponents);
+            ahead_bring(&ahead, COMPACT_STEP / LINE);
+            products(acc, mr, x + k, ldx, b);
+        }
+        if (k < K2) {
+            whole_step(b, c.at);
+            ahead_bring(&ahead, COMPACT_STEP / LINE);
+            products(acc, mr, x + k, ldx, b);
+            c.whole++;
+            c.at += WHOLE_STEP;
+        }
+    }
+    tile_store(acc, mr, y, ldy, n);
+}
+DEFINE_TILE(tile_compact, uint32_t, struct panel)
 
 static void convert_rows(void *arg, int64_t begin, int64_t end, int thread)
 {
@@ -96,28 +122,63 @@ static void convert_rows(void *arg, int64_t begin, int64_t end, int thread)
     }
 }
 
+/* Rows of x by a panel. */
+struct task {
+    float *y;
+    const uint32_t *x;
+    int64_t rows, n; /* n: columns of y */
+    struct packed_panel panel, next;
+};
+
+/* A panel as it is stored. */
+static void multiply(const struct job *j, const struct task *t, int64_t k2)
+{
+    int64_t vectors = k2 * (t->panel.compact ? COMPACT_STEP / LINE : NV), passes = (t->rows + MR - 1) / MR;
+    for (int64_t r = 0; r < t->rows; r += MR) {
+        struct panel panel = {t->panel.at, ahead_part(t->next.at, t->next.bytes, vectors, r / MR, passes)};
+        (t->panel.compact ? tile_compact : tile_plain)(t->rows - r < MR ? (int)(t->rows - r) : MR, t->y + r * j->ldy, j->ldy, t->n, j->accumulate, t->x + r * k2, k2,
+                                                       &panel, k2);
+    }
+}
+
+/* A compact panel, expanded in slices; y holds the sums in between. */
+static void multiply_expanded(const struct job *j, const struct task *t, int64_t k2, uint32_t *wide)
+{
+    struct compact c = compact_open(t->panel.at, k2);
+    for (int64_t k = 0, steps; k < k2; k += steps) {
+        steps = k2 - k < WIDE_STEPS ? k2 - k : WIDE_STEPS;
+        compact_expand(&c, wide, k, k + steps);
+        size_t from = t->next.bytes * (size_t)k / (size_t)k2, to = t->next.bytes * (size_t)(k + steps) / (size_t)k2;
+        for (int64_t r = 0; r < t->rows; r += MR) {
+            struct panel panel = {wide, ahead_part(t->next.at + from, to - from, steps * NV, r / MR, (t->rows + MR - 1) / MR)};
+            tile_plain(t->rows - r < MR ? (int)(t->rows - r) : MR, t->y + r * j->ldy, j->ldy, t->n, j->accumulate || k, t->x + r * k2 + k, k2, &panel, steps);
+        }
+    }
+}
+
 static void tasks(void *arg, int64_t begin, int64_t end, int thread)
 {
     const struct job *j = arg;
     int64_t k2 = pairs_of(j->K);
-    (void)thread;
     for (int64_t task = begin; task < end; task++) {
-        int64_t p = task % j->panels, t0 = task / j->panels * ROW_BLOCK, t1 = t0 + ROW_BLOCK < j->T ? t0 + ROW_BLOCK : j->T;
+        int64_t p = task % j->panels, t0 = task / j->panels * ROW_BLOCK, rows = j->T - t0 < ROW_BLOCK ? j->T - t0 : ROW_BLOCK;
         int64_t n = j->N - p * NR < NR ? j->N - p * NR : NR, next = p + j->threads < j->panels ? p + j->threads : j->panels - 1;
-        for (int64_t t = t0; t < t1; t += MR) {
-            int mr = t1 - t < MR ? (int)(t1 - t) : MR;
-            struct panel panel = {j->w + p * k2 * NR, ahead_part(j->w + next * k2 * NR, (size_t)(k2 * NR) * sizeof *j->w, k2 * NV, (t - t0) / MR, (t1 - t0 + MR - 1) / MR)};
-            tile_panel(mr, j->y + t * j->ldy + p * NR, j->ldy, n, j->accumulate, j->xb + t * k2, k2, &panel, k2);
-        }
+        struct task t = {j->y + t0 * j->ldy + p * NR, j->xb + t0 * k2, rows, n, packed_panel(j->packed, p, j->panels, k2), packed_panel(j->packed, next, j->panels, k2)};
+        if (t.panel.compact && rows > DIRECT_ROWS)
+            multiply_expanded(j, &t, k2, j->wide + thread * WIDE_STEPS * NR);
+        else
+            multiply(j, &t, k2);
     }
 }
 
 void qp_avx512_bf16_linear_bf16(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, const void *packed, int64_t T,
                                 int64_t N, int64_t K, bool accumulate)
 {
-    uint32_t *xb = qp_exec_scratch(ex, (size_t)(T < BLOCK ? T : BLOCK) * (size_t)pairs_of(K) * sizeof *xb);
-    for (int64_t t = 0; xb && t < T; t += BLOCK) {
-        struct job j = {y + t * ldy, x + t * ldx, packed, xb, ldy, ldx, T - t < BLOCK ? T - t : BLOCK, N, K, panels_of(N), qp_pool_threads(ex->pool), accumulate};
+    size_t rounded = lines_up((size_t)(T < BLOCK ? T : BLOCK) * (size_t)pairs_of(K) * sizeof(uint32_t)), threads = (size_t)qp_pool_threads(ex->pool);
+    uint8_t *scratch = qp_exec_scratch(ex, rounded + (T > DIRECT_ROWS ? threads * WIDE_STEPS * WHOLE_STEP : 0));
+    for (int64_t t = 0; scratch && t < T; t += BLOCK) {
+        struct job j = {y + t * ldy, x + t * ldx, packed, (uint32_t *)(void *)scratch, (uint32_t *)(void *)(scratch + rounded), ldy, ldx,
+                        T - t < BLOCK ? T - t : BLOCK, N, K, panels_of(N), (int64_t)threads, accumulate};
         qp_pool_for(ex->pool, j.T, 24, convert_rows, &j);
         qp_pool_for(ex->pool, j.panels * ((j.T + ROW_BLOCK - 1) / ROW_BLOCK), 1, tasks, &j);
     }

@@ -61,6 +61,13 @@ void qp_ref_linear_bf16_pack(struct qp_exec *ex, void *packed, const float *w, i
             ((uint16_t *)packed)[(row0 + r) * K + k] = qp_f32_to_bf16(w[r * ldw + k]);
 }
 
+size_t qp_ref_linear_bf16_compact(struct qp_exec *ex, void *packed, int64_t N, int64_t K)
+{
+    (void)ex;
+    (void)packed;
+    return qp_ref_linear_bf16_bytes(N, K);
+}
+
 static void rows_bf16(void *arg, int64_t begin, int64_t end, int thread)
 {
     const struct job *j = arg;

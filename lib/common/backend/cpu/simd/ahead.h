@@ -10,10 +10,12 @@ struct ahead {
     int64_t step; /* bytes for each vector that the tile itself loads */
 };
 
-/* The part of next[0..bytes) for pass number `pass` of `passes` over the tile, in each of which it loads so many vectors. */
+/* The part of next[0..bytes) for pass number `pass` of `passes` over the tile, in each of which it loads so many vectors. A line for each at most: the end is left
+ * out before any line in between. */
 INLINE struct ahead ahead_part(const void *next, size_t bytes, int64_t vectors, int64_t pass, int64_t passes)
 {
     int64_t step = ((int64_t)bytes + vectors * passes - 1) / (vectors * passes);
+    step = step < 64 ? step : 64;
     return (struct ahead){(const char *)next + pass * vectors * step, step};
 }
 

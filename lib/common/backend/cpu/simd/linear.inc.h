@@ -109,6 +109,13 @@ void QP_V(linear_bf16_pack)(struct qp_exec *ex, void *packed, const float *w, in
     qp_pool_for(ex->pool, rows, NR, pack_rows, &j);
 }
 
+size_t QP_V(linear_bf16_compact)(struct qp_exec *ex, void *packed, int64_t N, int64_t K)
+{
+    (void)ex;
+    (void)packed;
+    return QP_V(linear_bf16_bytes)(N, K);
+}
+
 static void linear_tasks(void *arg, int64_t begin, int64_t end, int thread)
 {
     const struct linear_job *j = arg;

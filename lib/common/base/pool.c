@@ -34,7 +34,7 @@ struct qp_pool {
     qp_pool_fn *fn;
     void *arg;
     int64_t n, grain;
-    bool stop;
+    _Atomic bool stop;
     _Alignas(64) atomic_int_fast64_t next;
     _Alignas(64) _Atomic uint32_t epoch; /* counts the loops: what workers wait for */
     _Atomic uint32_t asleep;             /* workers that wait for it in the kernel */

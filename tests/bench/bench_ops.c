@@ -57,10 +57,11 @@ static void linear_shape(struct bench *b, struct linear *l, bool pack)
     l->w = filled((size_t)(l->N * l->K));
     l->y = filled((size_t)(l->T * l->N));
     l->packed = qp_zalloc(l->left, "bench", NULL);
-    (l->bf16 ? run_compact : run_pack)(b, l);
+    void (*prepare)(struct bench *, void *) = l->bf16 && strcmp(b->op, "linear_bf16_pack") ? run_compact : run_pack;
+    prepare(b, l);
     double flops = 2.0 * (double)l->T * (double)l->N * (double)l->K;
     if (pack)
-        print_line(b, shape, best_seconds(b, strstr(b->op, "compact") ? run_compact : run_pack, l), (double)l->N * (double)l->K * 4, QP_LIMIT_READ, 0);
+        print_line(b, shape, best_seconds(b, prepare, l), (double)l->N * (double)l->K * 4, QP_LIMIT_READ, 0);
     else if (l->T == 1 && l->N > 10000)
         print_line(b, shape, best_seconds(b, run_linear, l), (double)l->left, QP_LIMIT_READ, 0);
     else {

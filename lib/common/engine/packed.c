@@ -66,8 +66,10 @@ static int load_part(struct qp_packed_part *p, const struct qp_weight *const *w,
         if (pack_dense(p, row0, w[i], lin, ex, err))
             return err->code;
     size_t left = lin.compact ? lin.compact(ex, p->data, p->rows, w[0]->cols) : p->bytes;
-    if (left < p->bytes)
-        p->data = qp_shrink(p->data, p->bytes = left);
+    if (left < p->bytes) {
+        p->data = qp_shrink(p->data, left);
+        p->bytes = left;
+    }
     return 0;
 }
 

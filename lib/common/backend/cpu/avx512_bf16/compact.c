@@ -8,10 +8,10 @@
 #define SAMPLES 64 /* steps that are looked at to choose them */
 
 struct job {
-    uint8_t *packed;
-    uint32_t *size;   /* [panels] lines, times 2, plus 1 where compact */
+    uint32_t *where;  /* the matrix's; here each panel's size first, in lines, times 2, plus 1 where compact */
+    uint8_t *first;   /* panel */
     uint8_t *scratch; /* a panel for each thread */
-    int64_t panels, k2;
+    int64_t k2;
 };
 
 /* The lowest of the 15 neighbouring exponents that most weights have. */
@@ -69,18 +69,18 @@ static void write_step(uint8_t *to, const uint32_t *pairs, int lowest)
 /* Writes the panel to `to`, which has room for a plain one; its bytes, or 0: it would not be smaller. */
 static size_t write_compact(uint8_t *to, const uint32_t *pairs, int64_t k2)
 {
-    int lowest = choose_window(pairs, k2);
     uint16_t exponents[16] = {0};
     uint32_t *whole = (uint32_t *)(void *)(to + sizeof exponents);
     int64_t n_whole = 0, most = k2 * (WHOLE_STEP - COMPACT_STEP) / (WHOLE_STEP - COMPACT_STEP + (int64_t)sizeof *whole) - 64;
+    if (most <= 0)
+        return 0;
+    int lowest = choose_window(pairs, k2);
     for (int64_t k = 0; k < k2; k++)
         if (!step_fits(pairs + k * NR, lowest)) {
             if (n_whole >= most)
                 return 0;
             whole[n_whole++] = (uint32_t)k;
         }
-    if (most <= 0)
-        return 0;
     whole[n_whole] = (uint32_t)k2;
     for (int c = 1; c < 16; c++)
         exponents[c] = (uint16_t)((lowest + c - 1) << 7);
@@ -105,31 +105,30 @@ static void compact_panels(void *arg, int64_t begin, int64_t end, int thread)
     size_t plain = (size_t)j->k2 * WHOLE_STEP;
     uint8_t *scratch = j->scratch + (size_t)thread * plain;
     for (int64_t p = begin; p < end; p++) {
-        uint8_t *panel = j->packed + where_bytes(j->panels) + (size_t)p * plain;
+        uint8_t *panel = j->first + (size_t)p * plain;
         size_t bytes = write_compact(scratch, (const uint32_t *)(const void *)panel, j->k2);
         if (bytes)
             memcpy(panel, scratch, bytes);
-        j->size[p] = bytes ? (uint32_t)(bytes / LINE * 2 + 1) : (uint32_t)(plain / LINE * 2);
+        j->where[p] = bytes ? (uint32_t)(bytes / LINE * 2 + 1) : (uint32_t)(plain / LINE * 2);
     }
 }
 
 size_t qp_avx512_bf16_linear_bf16_compact(struct qp_exec *ex, void *packed, int64_t N, int64_t K)
 {
     int64_t panels = panels_of(N), k2 = pairs_of(K);
-    size_t plain = (size_t)k2 * WHOLE_STEP, all = where_bytes(panels) + (size_t)panels * plain, sizes = lines_up((size_t)panels * sizeof(uint32_t));
-    uint8_t *scratch = all / LINE < UINT32_MAX / 2 ? qp_exec_scratch(ex, sizes + (size_t)qp_pool_threads(ex->pool) * plain) : NULL;
+    size_t plain = (size_t)k2 * WHOLE_STEP, all = where_bytes(panels) + (size_t)panels * plain;
+    uint8_t *scratch = all / LINE < UINT32_MAX / 2 ? qp_exec_scratch(ex, (size_t)qp_pool_threads(ex->pool) * plain) : NULL;
     if (!scratch || !panels)
         return all;
-    struct job j = {packed, (uint32_t *)(void *)scratch, scratch + sizes, panels, k2};
+    struct job j = {packed, (uint8_t *)packed + where_bytes(panels), scratch, k2};
     qp_pool_for(ex->pool, panels, 1, compact_panels, &j);
-    uint32_t *where = packed, at = 0;
-    uint8_t *first = j.packed + where_bytes(panels);
+    uint32_t at = 0;
     for (int64_t p = 0; p < panels; p++) {
-        uint32_t lines = j.size[p] / 2;
-        memmove(first + (size_t)at * LINE, first + (size_t)p * plain, (size_t)lines * LINE);
-        where[p] = at * 2 + (j.size[p] & 1);
+        uint32_t size = j.where[p], lines = size / 2;
+        memmove(j.first + (size_t)at * LINE, j.first + (size_t)p * plain, (size_t)lines * LINE);
+        j.where[p] = at * 2 + (size & 1);
         at += lines;
     }
-    where[panels] = at * 2;
+    j.where[panels] = at * 2;
     return where_bytes(panels) + (size_t)at * LINE;
 }

@@ -7,7 +7,7 @@
 
 #define ROW_BLOCK 192   /* rows that share a panel while it is in the second-level cache */
 #define BLOCK 2048      /* rows converted at a time */
-#define DIRECT_ROWS 36   /* rows for which a compact panel is read as it is; more share one that is expanded */
+#define DIRECT_ROWS 36  /* rows for which a compact panel is read as it is; more share one that is expanded */
 #define WIDE_STEPS 1024 /* steps expanded at a time */
 
 size_t qp_avx512_bf16_linear_bf16_bytes(int64_t N, int64_t K)
@@ -72,15 +72,6 @@ INLINE void tile_plain_body(int mr, float *y, int64_t ldy, int64_t n, bool accum
 }
 DEFINE_TILE(tile_plain, uint32_t, struct panel)
 
-INLINE void products(vf acc[MR][NV], int mr, const uint32_t *x, int64_t ldx, const __m512i b[NV])
-{
-    UNROLL for (int i = 0; i < mr; i++) {
-        __m512i a = _mm512_set1_epi32((int)x[i * ldx]);
-        UNROLL for (int j = 0; j < NV; j++)
-            acc[i][j] = _mm512_dpbf16_ps(acc[i][j], (__m512bh)a, (__m512bh)b[j]);
-    }
-}
-
 INLINE void tile_compact_body(int mr, float *y, int64_t ldy, int64_t n, bool accumulate, const uint32_t *x, int64_t ldx, const struct panel *p, int64_t K2)
 {
     vf acc[MR][NV];
@@ -92,12 +83,12 @@ INLINE void tile_compact_body(int mr, float *y, int64_t ldy, int64_t n, bool acc
         for (int64_t stop = *c.whole; k < stop; k++, c.at += COMPACT_STEP) {
             compact_step(b, c.at, c.exponents);
             ahead_bring(&ahead, COMPACT_STEP / LINE);
-            products(acc, mr, x + k, ldx, b);
+            step_products(acc, mr, x + k, ldx, b);
         }
         if (k < K2) {
-            whole_step(b, c.at);
+            load_step(b, c.at);
             ahead_bring(&ahead, COMPACT_STEP / LINE);
-            products(acc, mr, x + k, ldx, b);
+            step_products(acc, mr, x + k, ldx, b);
             c.whole++;
             c.at += WHOLE_STEP;
         }

@@ -12,7 +12,6 @@
 
 #include "backend/cpu/avx512_bf16/tile.h"
 
-#define LINE 64
 #define WHOLE_STEP (NV * LINE)
 #define COMPACT_STEP (3 * LINE)
 #define KEEP 0x807f807f /* of a pair: signs and mantissas */
@@ -25,11 +24,6 @@ INLINE int64_t panels_of(int64_t N)
 INLINE int64_t pairs_of(int64_t K)
 {
     return (K + 1) / 2;
-}
-
-INLINE size_t lines_up(size_t bytes)
-{
-    return (bytes + LINE - 1) / LINE * LINE;
 }
 
 INLINE size_t where_bytes(int64_t panels)
@@ -89,12 +83,6 @@ INLINE void compact_step(__m512i b[NV], const uint8_t *at, __m512i exponents)
     b[3] = with_exponents(_mm512_rol_epi32(cd, 8), _mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 12), exponents));
 }
 
-INLINE void whole_step(__m512i b[NV], const uint8_t *at)
-{
-    UNROLL for (int j = 0; j < NV; j++)
-        b[j] = _mm512_loadu_si512(at + j * LINE);
-}
-
 /* Steps [from, to) as pairs. */
 static inline void compact_expand(struct compact *c, uint32_t *pairs, int64_t from, int64_t to)
 {
@@ -102,7 +90,7 @@ static inline void compact_expand(struct compact *c, uint32_t *pairs, int64_t fr
         __m512i b[NV];
         bool whole = *c->whole == k;
         if (whole)
-            whole_step(b, c->at);
+            load_step(b, c->at);
         else
             compact_step(b, c->at, c->exponents);
         c->whole += whole;

@@ -175,16 +175,11 @@ static void tasks(void *arg, int64_t begin, int64_t end, int thread)
     }
 }
 
-static size_t align(size_t n)
-{
-    return (n + 63) / 64 * 64;
-}
-
 void qp_avx512_vnni_linear_i8(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t ldx, const void *packed, const struct qp_qmatrix *q, int64_t T,
                               bool accumulate)
 {
     int64_t block = T < BLOCK ? T : BLOCK, Np = padded(q->N);
-    size_t xq = align((size_t)(block * q->K)), rows = align((size_t)block * sizeof(float)), counts = align((size_t)block * sizeof(int64_t));
+    size_t xq = lines_up((size_t)(block * q->K)), rows = lines_up((size_t)block * sizeof(float)), counts = lines_up((size_t)block * sizeof(int64_t));
     uint8_t *scratch = qp_exec_scratch(ex, xq + rows + counts + (size_t)(block * q->K) * sizeof(struct outlier));
     if (!scratch)
         return;

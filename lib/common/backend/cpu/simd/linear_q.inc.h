@@ -284,11 +284,11 @@ void LINEAR_Q(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_t
 {
     int64_t block = T < Q_BLOCK ? T : Q_BLOCK, panels = q_panels(q), wide = (panels + Q_PANELS - 1) / Q_PANELS;
     struct q_job j = {.packed = packed, .q = q, .ldy = ldy, .ldx = ldx, .steps = q->Kp / Q_STEP, .stream = q_panel_bytes(q), .accumulate = accumulate};
-    size_t xb = q_align((size_t)(block * j.steps) * sizeof(q_x)), xs = q_align((size_t)(block * q->n_groups) * sizeof(float));
+    size_t xb = lines_up((size_t)(block * j.steps) * sizeof(q_x)), xs = lines_up((size_t)(block * q->n_groups) * sizeof(float));
     bool few = T <= Q_FEW(q->bits);
     j.grain = q_grain(q, T);
     j.ahead = j.grain * qp_pool_threads(ex->pool);
-    j.panel_bytes = few ? 0 : q_align(q_decoded_bytes(q));
+    j.panel_bytes = few ? 0 : lines_up(q_decoded_bytes(q));
     uint8_t *scratch = qp_exec_scratch(ex, xb + xs + j.panel_bytes * (size_t)qp_pool_threads(ex->pool));
     if (!scratch)
         return;

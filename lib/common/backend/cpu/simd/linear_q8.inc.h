@@ -218,7 +218,7 @@ void LINEAR_Q8(struct qp_exec *ex, float *y, int64_t ldy, const float *x, int64_
 {
     int64_t block = T < Q8_BLOCK ? T : Q8_BLOCK;
     struct q8_job j = {.packed = packed, .q = q, .ldy = ldy, .ldx = ldx, .stream = q_panel_bytes(q), .accumulate = accumulate};
-    size_t codes = q_align((size_t)(block * q->Kp)), groups = q_align((size_t)(block * q->n_groups) * sizeof *j.groups);
+    size_t codes = lines_up((size_t)(block * q->Kp)), groups = lines_up((size_t)(block * q->n_groups) * sizeof *j.groups);
     size_t ordered = q->perm ? (size_t)(q->Kp * qp_pool_threads(ex->pool)) * sizeof *j.ordered : 0;
     uint8_t *scratch = qp_exec_scratch(ex, codes + groups + ordered);
     if (!scratch)

@@ -86,11 +86,6 @@ INLINE int64_t q_grain(const struct qp_qmatrix *q, int64_t T)
     return T > 4 ? 1 : panels >= 64 ? 4 : panels >= 24 ? 3 : 2;
 }
 
-INLINE size_t q_align(size_t n)
-{
-    return (n + 63) / 64 * 64;
-}
-
 /* Vector v of the scales (or zeros) at s. */
 INLINE vf q_load_scales(const struct qp_qmatrix *q, const uint8_t *s, int v)
 {

@@ -111,6 +111,12 @@ INLINE double v_hsum_f64(vf a)
 #endif
 
 #define NR (NV * VL)
+#define LINE 64
+
+INLINE size_t lines_up(size_t bytes)
+{
+    return (bytes + LINE - 1) / LINE * LINE;
+}
 
 /* e^x, relative error below 2e-7; at most 2^-126 below -87.3; NaN stays: max and min give their second operand when one is NaN.
  * Cody-Waite reduction, then a minimax polynomial (3e-9) on |r| <= ln2/2. */
